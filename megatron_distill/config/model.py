@@ -1,0 +1,152 @@
+"""The numbers that define a decoder, and the named sizes of the papers."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from . import cost
+from .error import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """A decoder, complete and checked; says nothing of how it is laid out over ranks."""
+
+    family: str
+    num_layers: int
+    hidden_size: int
+    ffn_hidden_size: int
+    num_attention_heads: int
+    vocab_size: int
+    padded_vocab_size: int
+    max_position_embeddings: int
+    add_bias_linear: bool
+    qk_layernorm: Literal["per-head", "full"]
+    norm_epsilon: float
+    rotary_base: int
+    init_method_std: float
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    def num_parameters(self, num_layers: int | None = None) -> int:
+        """Every parameter once (the tied embedding too) of this model, or of one with `num_layers` of its layers."""
+        return cost.palm_parameters(
+            self.num_layers if num_layers is None else num_layers,
+            self.hidden_size,
+            self.ffn_hidden_size,
+            self.num_attention_heads,
+            self.padded_vocab_size,
+            bias=self.add_bias_linear,
+            qk_norm=self.qk_layernorm,
+        )
+
+    def flops_per_token(self, seq_length: int, num_layers: int | None = None) -> float:
+        """True floating-point operations of forward and backward for one token."""
+        return cost.true_flops_per_token(
+            self.num_layers if num_layers is None else num_layers,
+            self.hidden_size,
+            self.ffn_hidden_size,
+            self.padded_vocab_size,
+            seq_length,
+        )
+
+
+_PAPER = {"add_bias_linear": True, "qk_layernorm": "full"}
+_SIZES: dict[str, dict[str, Any]] = {
+    # arXiv:2305.14864, Table 1: width, heads, layers.
+    "palm-180m": {"num_layers": 12, "hidden_size": 1024, "num_attention_heads": 16},
+    "palm-300m": {"num_layers": 24, "hidden_size": 1024, "num_attention_heads": 16},
+    "palm-610m": {"num_layers": 12, "hidden_size": 2048, "num_attention_heads": 16},
+    "palm-1.1b": {"num_layers": 24, "hidden_size": 2048, "num_attention_heads": 16},
+    "palm-tiny": {"num_layers": 4, "hidden_size": 64, "num_attention_heads": 4},
+}
+PRESETS: dict[str, dict[str, Any]] = _SIZES | {f"{name}-paper": size | _PAPER for name, size in _SIZES.items()}
+"""Model names on the command line; a `-paper` one has biases and QK-LayerNorm over the full width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The model: a named size, and whatever is to differ from it."""
+
+    model: str = "palm-tiny"
+    """Named size: palm-180m, palm-300m, palm-610m, palm-1.1b, palm-tiny, and each with -paper (biases and QK-LayerNorm
+    over the full width, parameter counts as published)."""
+    num_layers: int | None = None
+    """Transformer layers."""
+    hidden_size: int | None = None
+    """Width of the residual stream."""
+    ffn_hidden_size: int | None = None
+    """Inner width of SwiGLU; twice the hidden size if absent."""
+    num_attention_heads: int | None = None
+    """Attention heads."""
+    max_position_embeddings: int = 2048
+    """Longest sequence the exported model promises."""
+    vocab_size: int | None = None
+    """Token ids the model knows; the tokenizer's size if --tokenizer is given, else 50257."""
+    make_vocab_size_divisible_by: int = 128
+    """The embedding table gets rows up to a multiple of this."""
+    norm_epsilon: float = 1e-5
+    """Added to the variance in LayerNorm."""
+    rotary_base: int = 10000
+    """Base period of rotary position embeddings."""
+    init_method_std: float = 0.02
+    """Standard deviation of initial weights; residual outputs are divided by sqrt(2 x layers)."""
+
+    def __post_init__(self) -> None:
+        if self.model not in PRESETS:
+            near = difflib.get_close_matches(self.model, PRESETS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(PRESETS))}"
+            raise ConfigError(f"--model {self.model} is not known; {hint}")
+        for name in ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "vocab_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} {value} must be at least 1")
+
+    def shape(self, tokenizer_vocab_size: int | None = None) -> ModelShape:
+        """The complete model; `tokenizer_vocab_size` counts where --vocab-size is absent.
+
+        Raises:
+            ConfigError: the heads do not divide the width, or the feed-forward width.
+        """
+        preset = PRESETS[self.model]
+        hidden = self.hidden_size or preset["hidden_size"]
+        heads = self.num_attention_heads or preset["num_attention_heads"]
+        ffn = self.ffn_hidden_size or 2 * hidden
+        vocab = self.vocab_size or tokenizer_vocab_size or 50257
+        step = self.make_vocab_size_divisible_by
+        if hidden % heads or (hidden // heads) % 2:
+            raise ConfigError(
+                f"--hidden-size {hidden} over --num-attention-heads {heads} must give an even whole head width; "
+                f"choose a width that is a multiple of {2 * heads}"
+            )
+        if ffn % heads:
+            raise ConfigError(
+                f"--ffn-hidden-size {ffn} must be a multiple of --num-attention-heads {heads}, "
+                "because each tensor-parallel rank holds whole heads and an equal part of the feed-forward"
+            )
+        return ModelShape(
+            family="palm",
+            num_layers=self.num_layers or preset["num_layers"],
+            hidden_size=hidden,
+            ffn_hidden_size=ffn,
+            num_attention_heads=heads,
+            vocab_size=vocab,
+            padded_vocab_size=-(-vocab // step) * step,
+            max_position_embeddings=self.max_position_embeddings,
+            add_bias_linear=preset.get("add_bias_linear", False),
+            qk_layernorm=preset.get("qk_layernorm", "per-head"),
+            norm_epsilon=self.norm_epsilon,
+            rotary_base=self.rotary_base,
+            init_method_std=self.init_method_std,
+        )
+
+
+def shape_from_dict(values: dict[str, Any]) -> ModelShape:
+    """The shape that `dataclasses.asdict` wrote into a manifest."""
+    return ModelShape(**{f.name: values[f.name] for f in dataclasses.fields(ModelShape)})
