@@ -1,0 +1,185 @@
+"""The sections of a run besides the model: layout, data, training, optimizer, pruning, checkpoints, logging."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .error import ConfigError
+
+
+def _at_least(section: Any, minimum: float, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and value < minimum:
+            raise ConfigError(f"--{name.replace('_', '-')} {value} must be at least {minimum}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How the model is laid out over its ranks; the data-parallel size is what is left of the world."""
+
+    tensor_model_parallel_size: int = 1
+    """Ranks that share each weight matrix."""
+    pipeline_model_parallel_size: int = 1
+    """Stages the layers are cut into."""
+    sequence_parallel: bool = False
+    """Split what lies between the tensor-parallel regions over the sequence."""
+    overlap_grad_reduce: bool = True
+    """Reduce gradients during the backward pass (GPU only)."""
+    overlap_param_gather: bool = False
+    """Gather updated weights during the next forward pass (GPU only)."""
+    distributed_timeout_minutes: float = 10.0
+    """A collective that takes longer than this ends the job."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "tensor_model_parallel_size", "pipeline_model_parallel_size")
+        if self.sequence_parallel and self.tensor_model_parallel_size == 1:
+            raise ConfigError("--sequence-parallel needs --tensor-model-parallel-size of at least 2, not 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The text."""
+
+    data_path: str | None = None
+    """Prefix of the training corpus: PREFIX.bin and PREFIX.idx, as tools/preprocess_data.py writes them."""
+    valid_data_path: str | None = None
+    """Prefix of the validation corpus; without it, the share of --data-path that --split says."""
+    split: str = "969,30,1"
+    """Shares of documents for training, validation and test."""
+    tokenizer: str | None = None
+    """Tokenizer (tokenizer.json, a folder with one, or a SentencePiece .model): sets the vocabulary, goes with exports."""
+    seq_length: int = 2048
+    """Tokens in one sample."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 2, "seq_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, how much at once, in which precision."""
+
+    micro_batch_size: int = 1
+    """Samples that pass through the model at once on one data-parallel rank."""
+    global_batch_size: int = 1
+    """Samples of one optimizer step, over all ranks."""
+    train_iters: int | None = None
+    """Optimizer steps."""
+    train_tokens: str | None = None
+    """Instead of --train-iters: tokens, such as 20B."""
+    nominal_tokens: bool = False
+    """Count tokens as the papers do: a batch of 2,097,152 is 2M, so 20B are 10,000 steps."""
+    exit_interval: int | None = None
+    """Save and stop after this step, as if interrupted; the same command goes on from there."""
+    eval_interval: int = 1000
+    """Steps between validations; one always happens before the first step and after the last."""
+    eval_iters: int | None = None
+    """Global batches a validation reads; all of the validation corpus if absent."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Weights and activations; auto is bf16 where the device has it in hardware, else fp32. Master weights are fp32."""
+    attention_backend: Literal["auto", "te", "flash", "sdpa"] = "auto"
+    """Attention kernels; auto takes the best that is installed."""
+    recompute_granularity: Literal["none", "full"] = "none"
+    """full: recompute every layer in the backward pass instead of keeping its activations."""
+    seed: int = 1234
+    """Of initial weights and of the order of the data."""
+    max_nan_steps: int = 10
+    """Steps with a gradient that is not finite are skipped; this many in a row stop the run."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "micro_batch_size", "global_batch_size", "train_iters", "eval_interval", "eval_iters")
+        _at_least(self, 1, "max_nan_steps", "exit_interval")
+        if (self.train_iters is None) == (self.train_tokens is None):
+            raise ConfigError("give exactly one of --train-iters and --train-tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The optimizer and its schedule."""
+
+    optimizer: Literal["lion", "adamw"] = "lion"
+    """lion (arXiv:2302.06675) or adamw."""
+    lr: float = 3e-4
+    """Peak learning rate."""
+    min_lr_ratio: float = 0.1
+    """Last learning rate over the peak."""
+    lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the decay after the warm-up."""
+    lr_warmup_iters: int | None = None
+    """Steps from 0 to the peak; 4 % of the run if neither this nor --lr-warmup-tokens is given."""
+    lr_warmup_tokens: str | None = None
+    """Instead of --lr-warmup-iters: tokens, such as 800M."""
+    weight_decay: float = 1e-4
+    """Decay; what it is multiplied with, --decay-semantics says."""
+    decay_semantics: Literal["schedule", "lr"] = "schedule"
+    """schedule: weights shrink by decay x lr / peak lr a step, as in the papers; lr: by decay x lr, as in AdamW."""
+    decay_embeddings: bool = False
+    """Let the embedding table decay too; biases and norms never do."""
+    beta1: float = 0.9
+    """Lion or AdamW beta 1."""
+    beta2: float = 0.95
+    """Lion or AdamW beta 2."""
+    adam_eps: float = 1e-8
+    """AdamW epsilon."""
+    clip_grad: float = 1.0
+    """Global L2 norm gradients are clipped to; 0 is off."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "lr", "weight_decay", "clip_grad", "lr_warmup_iters", "min_lr_ratio")
+        if self.lr_warmup_iters is not None and self.lr_warmup_tokens is not None:
+            raise ConfigError("give at most one of --lr-warmup-iters and --lr-warmup-tokens")
+        if self.optimizer == "adamw" and self.decay_semantics == "schedule":
+            raise ConfigError("--optimizer adamw needs --decay-semantics lr (schedule is Lion's, as in the papers)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningConfig:
+    """Which layers leave, and when (arXiv:2305.14864); off unless --pruning-layout is given."""
+
+    pruning_layout: str | None = None
+    """max-gap, input, output, both, middle, alt-input, alt-output, alt-both, alt-middle, or layers such as 1,3,5-8."""
+    pruning_num_layers: int | None = None
+    """Layers to remove; half of them if absent (and the layout is not a list)."""
+    pruning_seed_tokens: str = "0"
+    """Tokens to train on before the first removal, with the layers that will go frozen (1B in the papers)."""
+    pruning_gap_tokens: str = "0"
+    """Tokens between one removal and the next (0, 100M, 500M, 1B in the papers); 0 removes all at once."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "pruning_num_layers")
+        if self.pruning_layout is None and self.pruning_num_layers is not None:
+            raise ConfigError("--pruning-num-layers needs --pruning-layout, such as max-gap")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Where a run lives and what it starts from."""
+
+    save: str
+    """The run's folder: checkpoints, metrics.jsonl, TensorBoard, the resolved configuration. If it holds a checkpoint,
+    the run goes on from there."""
+    load: str | None = None
+    """Run folder or checkpoint whose weights a new run starts from (its optimizer state is not used)."""
+    save_interval: int = 1000
+    """Steps between checkpoints; one is always written at the end."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep; 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "save_interval")
+        _at_least(self, 0, "keep_checkpoints")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """What is told while the run goes on."""
+
+    log_interval: int = 10
+    """Steps between lines of metrics.jsonl and TensorBoard."""
+    wandb_project: str | None = None
+    """Also log to this Weights & Biases project (wandb must be installed)."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "log_interval")

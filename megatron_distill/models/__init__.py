@@ -1,0 +1,1 @@
+"""Decoders built from megatron-core's parallel layers."""

@@ -1,0 +1,57 @@
+"""Causal attention without a materialised score matrix: PyTorch's, flash-attn's or Transformer Engine's kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from megatron_distill.config.error import ConfigError
+from megatron_distill.parallel import device
+
+PACKAGES = {"te": "transformer_engine", "flash": "flash_attn"}
+"""What each backend but sdpa needs; all but sdpa need a GPU."""
+
+
+def choose_backend(asked: str) -> str:
+    """The backend that `--attention-backend` means on this machine: te, flash or sdpa.
+
+    Raises:
+        ConfigError: the backend asked for cannot run here.
+    """
+    usable = [name for name, package in PACKAGES.items() if device.is_cuda() and importlib.util.find_spec(package)]
+    if asked == "auto":
+        return (["flash"] if "flash" in usable else usable + ["sdpa"])[0]
+    if asked != "sdpa" and asked not in usable:
+        reason = f"the package {PACKAGES[asked]}" if device.is_cuda() else "a GPU"
+        raise ConfigError(f"--attention-backend {asked} needs {reason}, which is not here; use sdpa or auto")
+    return asked
+
+
+class CausalAttention(nn.Module):
+    """softmax(q k^T / sqrt(head dim) + causal mask) v for the heads of this rank."""
+
+    def __init__(self, config: Any, backend: str, layer_number: int) -> None:
+        super().__init__()
+        self.backend = backend
+        if backend == "te":
+            from megatron.core.extensions.transformer_engine import TEDotProductAttention
+            from megatron.core.transformer.enums import AttnMaskType
+
+            self.kernel = TEDotProductAttention(config, layer_number, AttnMaskType.causal, "self")
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """[seq, batch, heads, head dim] three times to the same shape once."""
+        if self.backend == "te":
+            return self.kernel(q, k, v, attention_mask=None).view(q.shape)
+        if self.backend == "flash":
+            from flash_attn import flash_attn_func
+
+            out = flash_attn_func(*(x.transpose(0, 1) for x in (q, k, v)), causal=True)
+            return out.transpose(0, 1)
+        q, k, v = (x.permute(1, 2, 0, 3) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1 / math.sqrt(q.shape[-1]))
+        return out.permute(2, 0, 1, 3)

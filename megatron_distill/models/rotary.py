@@ -1,0 +1,50 @@
+"""Rotary position embeddings (Su et al. 2021, arXiv:2104.09864), the rotate-half pairing: dim i with i + head_dim/2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
+from torch import Tensor
+
+
+class RotaryTable(RotaryEmbedding):
+    """Cosines and sines for all positions, made once for each length instead of in every layer of every step."""
+
+    def __init__(self, head_dim: int, base: int, **options: Any) -> None:
+        super().__init__(kv_channels=head_dim, rotary_percent=1.0, rotary_base=base, **options)
+        self._tables: dict[tuple[int, torch.device], Tensor] = {}
+
+    def forward(self, max_seq_len: int, offset: int = 0, packed_seq: bool = False, cp_group: Any = None) -> Tensor:
+        """fp32 [2, seq, 1, 1, head_dim / 2]: cosines, sines."""
+        key = (max_seq_len, self.inv_freq.device)
+        if key not in self._tables:
+            positions = torch.arange(max_seq_len, dtype=torch.float32, device=self.inv_freq.device)
+            angles = torch.outer(positions, self.inv_freq.float())[:, None, None, :]
+            self._tables[key] = torch.stack((angles.cos(), angles.sin()))
+        return self._tables[key]
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """`x` [seq, batch, heads, head_dim] rotated by its position."""
+    return _Rotate.apply(x, table[0], table[1])
+
+
+class _Rotate(torch.autograd.Function):
+    """The rotation in fp32, its inverse as gradient; keeps nothing of `x`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turn(grads[0], cos, -sin), None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)

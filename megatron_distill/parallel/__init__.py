@@ -1,0 +1,1 @@
+"""Ranks, roles and devices: the only package that knows how processes find each other."""

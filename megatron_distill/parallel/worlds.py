@@ -1,0 +1,113 @@
+"""Roles: which ranks of a torchrun job do what. Each role is a torch.distributed world of its own.
+
+Inside a role megatron-core's `parallel_state`, schedules, DDP and optimizer work unmodified, because its default
+process group holds exactly the role's ranks. Today there is one role, the student; a teacher is a second entry of
+`roles`, on ranks of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from megatron_distill.config.run import Layout
+
+from . import device
+
+
+@dataclass(frozen=True)
+class Role:
+    """A name and how many consecutive ranks of the job carry it."""
+
+    name: str
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place in the job and in its role."""
+
+    role: Role
+    rank: int
+    """Rank within the role."""
+    job_rank: int
+    """Rank within the torchrun job."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0 of its role, which writes files and speaks."""
+        return self.rank == 0
+
+
+def job_size() -> int:
+    """Ranks of the job that torchrun started; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def job_rank() -> int:
+    """This process's rank in the job; 0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def open_world(roles: tuple[Role, ...], *, timeout_minutes: float = 10.0) -> Iterator[World]:
+    """Join this process's role and set up its tensor, pipeline and data parallel groups; leave them at the end.
+
+    Roles take consecutive ranks of the job in the order given.
+    """
+    rank, size = job_rank(), job_size()
+    timeout = timedelta(minutes=timeout_minutes)
+    first = 0
+    for role in roles:
+        if rank < first + role.layout.world_size:
+            break
+        first += role.layout.world_size
+    else:
+        raise RuntimeError(f"rank {rank} of {size} belongs to none of the roles {[r.name for r in roles]}")
+    device.prepare(int(os.environ.get("LOCAL_RANK", "0")))
+    store = dist.PrefixStore(role.name, _store(rank, size, timeout))
+    dist.init_process_group(
+        device.backend(), store=store, rank=rank - first, world_size=role.layout.world_size, timeout=timeout
+    )
+    try:
+        _open_groups(role.layout, timeout_minutes)
+        yield World(role=role, rank=rank - first, job_rank=rank)
+    finally:
+        _close_groups()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _store(rank: int, size: int, timeout: timedelta) -> dist.Store:
+    if size == 1:
+        return dist.HashStore()
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # torchrun's agent hosts the store unless it says otherwise.
+    hosts_it = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = dist.TCPStore(address, port, size, is_master=hosts_it, timeout=timeout)
+    # A restarted job must not read what the dead one wrote.
+    return dist.PrefixStore(f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def _open_groups(layout: Layout, timeout_minutes: float) -> None:
+    from megatron.core import parallel_state
+    from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=layout.tensor,
+        pipeline_model_parallel_size=layout.pipeline,
+        distributed_timeout_minutes=int(max(1, timeout_minutes)),
+        create_gloo_process_groups=device.is_cuda(),
+    )
+    model_parallel_cuda_manual_seed(1)  # dropout is 0 everywhere; megatron-core wants its generators to exist
+
+
+def _close_groups() -> None:
+    from megatron.core import parallel_state
+
+    parallel_state.destroy_model_parallel()
