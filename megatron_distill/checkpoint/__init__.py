@@ -1,0 +1,1 @@
+"""Saving and loading: our own sharded checkpoints, and Hugging Face folders."""

@@ -1,0 +1,130 @@
+"""Sharded checkpoints by megatron-core's dist_checkpointing: written aside, renamed when whole, loaded on any layout.
+
+    RUN/latest                        names the newest finished checkpoint
+    RUN/checkpoints/iter_0000100/     manifest.json and megatron-core's files
+
+Tensors are stored under the original indices of their layers, so a model that has fewer layers than the checkpoint
+loads the ones it has: removing layers from a run is resuming it with fewer.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from megatron.core import dist_checkpointing
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+from megatron_distill.models.build import Decoder
+from megatron_distill.optim.sharded_state import (
+    load_optimizer_state,
+    optimizer_steps,
+    set_optimizer_steps,
+    sharded_optimizer_state,
+)
+
+from .manifest import NAME, Manifest, read_manifest
+
+
+def save_checkpoint(run: Path, manifest: Manifest, model: Decoder, optimizer: DistributedOptimizer, keep: int) -> Path:
+    """Write a checkpoint; when this returns on any rank, it is complete on disk and `latest` names it.
+
+    Collective over the role. `keep` newest checkpoints stay (0: all).
+
+    Raises:
+        OSError: the disk is full or not writable, on every rank; earlier checkpoints and `latest` are untouched.
+    """
+    final = run / "checkpoints" / f"iter_{manifest.iteration:07d}"
+    partial = final.with_name(f".partial_{final.name}")
+    if dist.get_rank() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    dist.barrier()
+    state = _state(model, optimizer, loading=False)
+    state["steps"] = optimizer_steps(optimizer)
+    failure = ""
+    try:
+        dist_checkpointing.save(state, str(partial), content_metadata={"format": manifest.format})
+    except Exception as error:  # noqa: BLE001 - every rank must learn of it before any of them goes on
+        failure = f"{type(error).__name__}: {error}"
+    _raise_together(failure, partial)
+    if dist.get_rank() == 0:
+        files = {str(p.relative_to(partial)): p.stat().st_size for p in partial.rglob("*") if p.is_file()}
+        for name in files:
+            _flush(partial / name)
+        replace(manifest, files=files).write(partial)
+        _flush(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        _flush(final.parent)
+        _point_at(run, final.name)
+        _drop_old(final, keep)
+    dist.barrier()
+    return final
+
+
+def load_checkpoint(folder: Path, model: Decoder, optimizer: DistributedOptimizer | None) -> Manifest:
+    """Fill the model, and the optimizer if given, from a checkpoint of any layout. Collective over the role."""
+    manifest = read_manifest(folder)
+    state = _state(model, optimizer, loading=True)
+    loaded = dist_checkpointing.load(state, str(folder))
+    incompatible = model.load_state_dict(loaded["model"], strict=False)
+    missing = [name for name in incompatible.missing_keys if not name.endswith("_extra_state")]
+    assert not missing and not incompatible.unexpected_keys, incompatible
+    if optimizer is not None:
+        load_optimizer_state(optimizer, model.sharded_state_dict(), loaded["optimizer"])
+        set_optimizer_steps(optimizer, dist_checkpointing.load_common_state_dict(str(folder))["steps"])
+    return manifest
+
+
+def reload_master_weights(optimizer: DistributedOptimizer) -> None:
+    """Make the fp32 master weights those of the model, after loading weights alone."""
+    if not optimizer.is_stub_optimizer:
+        optimizer.reload_model_params()
+
+
+def _state(model: Decoder, optimizer: DistributedOptimizer | None, *, loading: bool) -> dict[str, Any]:
+    state: dict[str, Any] = {"model": model.sharded_state_dict()}
+    if optimizer is not None:
+        state["optimizer"] = sharded_optimizer_state(optimizer, state["model"], loading=loading)
+    return state
+
+
+def _raise_together(failure: str, partial: Path) -> None:
+    """Raise OSError on every rank if any of them failed."""
+    failures: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(failures, failure)
+    first = next(filter(None, failures), None)
+    if first is None:
+        return
+    if dist.get_rank() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+    raise OSError(f"the checkpoint {partial.name.removeprefix('.partial_')} could not be written: {first}")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _point_at(run: Path, name: str) -> None:
+    pointer = run / "latest.partial"
+    pointer.write_text(name + "\n")
+    _flush(pointer)
+    pointer.rename(run / "latest")
+    _flush(run)
+
+
+def _drop_old(newest: Path, keep: int) -> None:
+    finished = sorted(p for p in newest.parent.glob("iter_*") if (p / NAME).exists() and p.name <= newest.name)
+    for folder in finished[:-keep] if keep else []:
+        shutil.rmtree(folder, ignore_errors=True)
+
+

@@ -1,0 +1,1 @@
+"""Which layers leave a model, and when."""

@@ -1,0 +1,168 @@
+"""A run from start to end: step, log, validate, save, remove layers, stop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+
+import torch.distributed as dist
+
+from megatron_distill.checkpoint.manifest import read_manifest
+from megatron_distill.optim.learning_rate import learning_rate
+from megatron_distill.parallel import device
+from megatron_distill.parallel.worlds import World
+
+from .feed import Feed
+from .metrics import Metrics
+from .plan import RunPlan
+from .state import StepResult, TrainState
+from .step import train_step
+from .student import Student, build_student, save_student
+from .validate import validate
+
+
+class TooManySkippedSteps(RuntimeError):
+    """The gradient was not finite for --max-nan-steps steps in a row."""
+
+
+def run(plan: RunPlan, world: World) -> TrainState:
+    """Train from where the plan starts to its end, or until asked to stop. Collective over the role."""
+    state = TrainState()
+    if plan.resume_from is not None:
+        manifest = read_manifest(plan.resume_from)
+        state = TrainState(
+            iteration=manifest.iteration,
+            consumed_samples=manifest.consumed_samples,
+            consumed_tokens=manifest.consumed_tokens,
+            **manifest.progress,
+        )
+    student = build_student(
+        plan,
+        state.iteration,
+        weights=plan.resume_from or plan.load_from,
+        with_optimizer=plan.resume_from is not None,
+    )
+    with Metrics(plan, world, state) as metrics, _StopSignals() as signals:
+        metrics.start(student)
+        stopped = _train(student, state, metrics, signals)
+        if not stopped:
+            metrics.result(state)
+    return state
+
+
+def _train(student: Student, state: TrainState, metrics: Metrics, signals: _StopSignals) -> bool:
+    """The loop; returns whether it was stopped before its end."""
+    plan = student.plan
+    feed = Feed(plan)
+    if state.iteration == 0:
+        _validate(student, state, feed, metrics)
+    saved_at = state.iteration if plan.resume_from is not None else -1
+    batches = feed.training_batches(state.consumed_samples)
+    while state.iteration < plan.total_iters:
+        if plan.layers_at(state.iteration) != student.layers:
+            student = _remove_layers(student, state, metrics)
+            saved_at = state.iteration
+            if state.iteration == plan.last_removal:
+                state.initial_perplexity = None
+                _validate(student, state, feed, metrics)
+        result = _step(student, state, batches, metrics, signals)
+        last = state.iteration == plan.total_iters
+        stop = (result.stop or state.iteration == plan.config.training.exit_interval) and not last
+        if last or (state.iteration % plan.config.training.eval_interval == 0 and not stop):
+            _validate(student, state, feed, metrics)
+        if last or stop or state.iteration % plan.config.checkpoint.save_interval == 0:
+            metrics.saved(save_student(student, state))
+            saved_at = state.iteration
+        if stop:
+            metrics.say(f"stopped at step {state.iteration}, saved; the same command goes on from here")
+            return True
+    if saved_at != state.iteration:
+        metrics.saved(save_student(student, state))
+    return False
+
+
+def _step(
+    student: Student, state: TrainState, batches: Iterator, metrics: Metrics, signals: _StopSignals
+) -> StepResult:
+    plan, config = student.plan, student.plan.config
+    lr = learning_rate(
+        state.iteration + 1,
+        peak=config.optimizer.lr,
+        warmup_iters=plan.warmup_iters,
+        total_iters=plan.total_iters,
+        min_ratio=config.optimizer.min_lr_ratio,
+        style=config.optimizer.lr_decay_style,
+    )
+    begun = time.perf_counter()
+    result = train_step(student, batches, lr, should_stop=signals.received)
+    state.seconds += time.perf_counter() - begun
+    state.iteration += 1
+    state.consumed_samples += config.training.global_batch_size
+    state.consumed_tokens += plan.tokens_per_iter
+    state.paper_tokens += plan.tokens_per_iter
+    state.flops += plan.tokens_per_iter * plan.shape.flops_per_token(config.data.seq_length, len(student.layers))
+    metrics.step(state, result, lr)
+    _count_skipped(state, result, config.training.max_nan_steps)
+    return result
+
+
+def _count_skipped(state: TrainState, result: StepResult, limit: int) -> None:
+    state.skipped_in_a_row = state.skipped_in_a_row + 1 if result.skipped else 0
+    state.skipped_steps += result.skipped
+    if state.skipped_in_a_row >= limit:
+        raise TooManySkippedSteps(
+            f"the gradient was not finite for {limit} steps in a row up to step {state.iteration} "
+            f"(loss {result.loss}, gradient norm {result.grad_norm}); lower --lr or look at the data; "
+            "the last checkpoint is from before"
+        )
+
+
+def _validate(student: Student, state: TrainState, feed: Feed, metrics: Metrics) -> None:
+    loss = validate(student, feed)
+    if loss is None:
+        return
+    state.perplexity = math.exp(min(loss, 700.0))
+    if state.initial_perplexity is None:
+        state.initial_perplexity = state.perplexity
+    metrics.validation(state, loss)
+
+
+def _remove_layers(student: Student, state: TrainState, metrics: Metrics) -> Student:
+    """Go on with fewer layers: save, forget, and resume from the checkpoint without them.
+
+    So the layers leave the model, the optimizer, the checkpoint and the FLOPs count, the others keep their optimizer
+    state, pipeline stages are balanced anew, and a crash at any point finds a checkpoint to go on from.
+    """
+    plan, before = student.plan, student.layers
+    folder = save_student(student, state)
+    if device.is_cuda():
+        dist.barrier()
+    # Drop the last references before the smaller model is built, or both would be held at once.
+    vars(student).clear()
+    device.release_memory()
+    student = build_student(plan, state.iteration, weights=folder, with_optimizer=True)
+    state.paper_tokens = 0
+    metrics.removed(state, sorted(set(before) - set(student.layers)), student.layers)
+    return student
+
+
+class _StopSignals:
+    """SIGTERM and SIGINT ask for a checkpoint and a clean end after the current step."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def __enter__(self) -> _StopSignals:
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.received = True
+
+

@@ -1,0 +1,201 @@
+"""Everything that is decided, and checked, before a process group starts: no torch, no GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from megatron_distill.checkpoint.manifest import (
+    Manifest,
+    check_same_model,
+    find_checkpoint,
+    latest_checkpoint,
+    read_manifest,
+)
+from megatron_distill.config.error import ConfigError
+from megatron_distill.config.model import ModelConfig, ModelShape
+from megatron_distill.config.run import Layout, RunConfig, layout
+from megatron_distill.data.indexed import IndexedCorpus
+from megatron_distill.data.tokenizer import Tokenizer
+from megatron_distill.pruning.when import RemovalSchedule, parse_tokens, tokens_to_iters
+from megatron_distill.pruning.where import layers_to_remove
+
+_SCAN_BYTES = 1 << 30  # a larger corpus is checked batch by batch instead, or starting would take minutes
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A run, resolved: the model, its layout, the schedule in steps, where it starts."""
+
+    config: RunConfig
+    shape: ModelShape
+    layout: Layout
+    total_iters: int
+    warmup_iters: int
+    initial_layers: tuple[int, ...]
+    removal: RemovalSchedule | None
+    resume_from: Path | None
+    """The run's own newest checkpoint."""
+    load_from: Path | None
+    """Weights of another run, when there is nothing to resume."""
+    start: int
+    """Steps already taken."""
+
+    @property
+    def tokens_per_iter(self) -> int:
+        """Tokens of one optimizer step."""
+        return self.config.training.global_batch_size * self.config.data.seq_length
+
+    def layers_at(self, iteration: int) -> tuple[int, ...]:
+        """Original indices of the layers that step `iteration` (0-based) runs through."""
+        if self.removal is None:
+            return self.initial_layers
+        gone = {i for at, layers in self.removal.removal_iterations() if at <= iteration for i in layers}
+        return tuple(i for i in self.initial_layers if i not in gone)
+
+    def frozen_at(self, iteration: int) -> frozenset[int]:
+        """Of these, the ones that will be removed: they take no gradient from step 0 on."""
+        removed = self.removal.removed if self.removal else ()
+        return frozenset(removed) & set(self.layers_at(iteration))
+
+    @property
+    def last_removal(self) -> int | None:
+        """The step before which the last layers leave."""
+        return self.removal.removal_iterations()[-1][0] if self.removal else None
+
+    def training_flops(self) -> tuple[float, float]:
+        """FLOPs of the whole run: all of them, and as the papers count (6 N D with the final model's N)."""
+        seq = self.config.data.seq_length
+        true = sum(
+            self.tokens_per_iter * self.shape.flops_per_token(seq, len(self.layers_at(i)))
+            for i in range(self.total_iters)
+        )
+        final = self.shape.num_parameters(len(self.layers_at(self.total_iters)))
+        after = self.total_iters - (self.last_removal or 0)
+        return true, 6.0 * final * self.tokens_per_iter * after
+
+
+def make_plan(config: RunConfig, world_size: int) -> RunPlan:
+    """Resolve and check a run.
+
+    Raises:
+        ConfigError: anything a user can have got wrong, in one sentence.
+    """
+    run = Path(config.checkpoint.save)
+    resume_from = latest_checkpoint(run)
+    own = read_manifest(resume_from) if resume_from else None
+    load_from = find_checkpoint(Path(config.checkpoint.load)) if config.checkpoint.load else None
+    source = read_manifest(load_from) if load_from else None
+    shape = _shape(config, source, str(config.checkpoint.load))
+    if own is not None:
+        check_same_model(own, shape, str(run))
+        _check_same_optimizer(own, config, run)
+    initial = source.layers if source else tuple(range(shape.num_layers))
+    total, warmup, removal = _schedule(config, initial)
+    plan = RunPlan(
+        config=config,
+        shape=shape,
+        layout=layout(config, world_size, shape.num_attention_heads, shape.padded_vocab_size),
+        total_iters=total,
+        warmup_iters=warmup,
+        initial_layers=initial,
+        removal=removal,
+        resume_from=resume_from,
+        load_from=None if resume_from else load_from,
+        start=own.iteration if own else 0,
+    )
+    _check_stages(plan)
+    _check_resumed_layers(plan, own, run)
+    _check_data(plan)
+    return plan
+
+
+def _shape(config: RunConfig, source: Manifest | None, where: str) -> ModelShape:
+    vocab = Tokenizer.load(config.data.tokenizer).vocab_size if config.data.tokenizer else None
+    asked = any(getattr(config.model, f.name) != f.default for f in fields(ModelConfig))
+    if source is None:
+        return config.model.shape(vocab)
+    if asked:
+        shape = config.model.shape(vocab or source.shape.vocab_size)
+        check_same_model(source, shape, where)
+    return source.shape
+
+
+def _check_same_optimizer(own: Manifest, config: RunConfig, run: Path) -> None:
+    if own.optimizer != config.optimizer.optimizer:
+        raise ConfigError(
+            f"{run} was trained with --optimizer {own.optimizer}, not {config.optimizer.optimizer}; "
+            "give the same, or another --save folder"
+        )
+
+
+def _schedule(config: RunConfig, initial: tuple[int, ...]) -> tuple[int, int, RemovalSchedule | None]:
+    training, optimizer, pruning = config.training, config.optimizer, config.pruning
+    per_iter = training.global_batch_size * config.data.seq_length
+
+    def steps(text: str) -> int:
+        return tokens_to_iters(parse_tokens(text), per_iter, nominal=training.nominal_tokens)
+
+    total = training.train_iters if training.train_tokens is None else steps(training.train_tokens)
+    assert total is not None
+    warmup = round(0.04 * total) if optimizer.lr_warmup_iters is None else optimizer.lr_warmup_iters
+    if optimizer.lr_warmup_tokens is not None:
+        warmup = steps(optimizer.lr_warmup_tokens)
+    if warmup >= total:
+        raise ConfigError(f"the warm-up of {warmup} steps must be shorter than the run of {total} steps")
+    if pruning.pruning_layout is None:
+        return total, warmup, None
+    is_list = pruning.pruning_layout[0].isdigit()
+    count = pruning.pruning_num_layers or (0 if is_list else len(initial) // 2)
+    positions = layers_to_remove(pruning.pruning_layout, len(initial), count)
+    removal = RemovalSchedule(
+        removed=tuple(initial[i] for i in positions),
+        seed_iters=steps(pruning.pruning_seed_tokens),
+        gap_iters=steps(pruning.pruning_gap_tokens),
+    )
+    last = removal.removal_iterations()[-1][0]
+    if last >= total:
+        raise ConfigError(
+            f"the last layer would leave at step {last}, but the run has only {total} steps; train longer, or lower "
+            "--pruning-seed-tokens or --pruning-gap-tokens"
+        )
+    return total, warmup, removal
+
+
+def _check_stages(plan: RunPlan) -> None:
+    for iteration in {0, plan.total_iters}:
+        count, stages = len(plan.layers_at(iteration)), plan.layout.pipeline
+        if count % stages:
+            when = " after pruning" if count != len(plan.initial_layers) else ""
+            raise ConfigError(
+                f"{count} layers{when} must be a multiple of --pipeline-model-parallel-size {stages}; "
+                "change one of them"
+            )
+
+
+def _check_resumed_layers(plan: RunPlan, own: Manifest | None, run: Path) -> None:
+    if own is None:
+        return
+    needed = plan.layers_at(own.iteration)
+    trainable = set(needed) - plan.frozen_at(own.iteration)
+    if not set(needed) <= set(own.layers) or not trainable <= set(own.trainable_layers):
+        raise ConfigError(
+            f"{run} holds layers {list(own.layers)} at step {own.iteration}, but this run needs {list(needed)} there; "
+            "give the pruning flags it was started with, or another --save folder"
+        )
+
+
+def _check_data(plan: RunPlan) -> None:
+    data = plan.config.data
+    for flag, prefix in (("--data-path", data.data_path), ("--valid-data-path", data.valid_data_path)):
+        if prefix is None:
+            continue
+        corpus = IndexedCorpus(prefix)
+        if corpus.num_tokens * corpus.dtype.itemsize > _SCAN_BYTES:
+            continue
+        largest = corpus.max_token()
+        if largest >= plan.shape.vocab_size:
+            raise ConfigError(
+                f"{flag} {prefix} has token {largest}, but the model knows only {plan.shape.vocab_size} tokens; "
+                "give the tokenizer it was made with, or a larger --vocab-size"
+            )

@@ -1,0 +1,48 @@
+"""All that changes during a run besides tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class TrainState:
+    """Progress of a run; a checkpoint holds it in full."""
+
+    iteration: int = 0
+    consumed_samples: int = 0
+    consumed_tokens: int = 0
+    flops: float = 0.0
+    """True FLOPs spent on training, seed phase and attention included."""
+    paper_tokens: int = 0
+    """Tokens since the last removal, which is what the papers' FLOPs count."""
+    skipped_steps: int = 0
+    """Steps whose gradient was not finite."""
+    skipped_in_a_row: int = 0
+    seconds: float = 0.0
+    """Wall time of training, validation and checkpoints left out."""
+    perplexity: float | None = None
+    """At the last validation."""
+    initial_perplexity: float | None = None
+    """At the first validation of the model in its final shape: before step 0, or right after the last removal."""
+
+    def progress(self) -> dict[str, Any]:
+        """What a manifest stores beside the position in the data."""
+        stored = {"iteration", "consumed_samples", "consumed_tokens"}
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in stored}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step, the same on every rank."""
+
+    loss: float
+    """Mean negative log-likelihood in nats a token, over the global batch."""
+    num_tokens: int
+    grad_norm: float
+    skipped: bool
+    stop: bool
+    """Some rank was asked to stop."""
+    metrics: dict[str, float] = field(default_factory=dict)

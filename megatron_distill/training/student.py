@@ -1,0 +1,77 @@
+"""The student role: the model, its gradients' buffers and its optimizer, for one set of layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+from megatron_distill.checkpoint.manifest import Manifest
+from megatron_distill.checkpoint.native import load_checkpoint, save_checkpoint
+from megatron_distill.models.attention import choose_backend
+from megatron_distill.models.build import BuildOptions, Decoder, build_decoder, initialise
+from megatron_distill.optim.build import build_optimizer, wrap_ddp
+from megatron_distill.parallel import device
+
+from .plan import RunPlan
+from .state import TrainState
+
+
+@dataclass
+class Student:
+    """What one rank trains."""
+
+    plan: RunPlan
+    layers: tuple[int, ...]
+    frozen: frozenset[int]
+    model: Decoder
+    ddp: DistributedDataParallel
+    optimizer: DistributedOptimizer
+
+
+def build_student(plan: RunPlan, iteration: int, *, weights: Path | None, with_optimizer: bool) -> Student:
+    """The student as step `iteration` trains it: fresh, or with the weights (and optimizer state) of a checkpoint.
+
+    A checkpoint may hold more layers than the student has. Collective over the role.
+    """
+    training = plan.config.training
+    options = BuildOptions(
+        dtype=device.dtype(training.precision),
+        attention_backend=choose_backend(training.attention_backend),
+        sequence_parallel=plan.config.parallel.sequence_parallel,
+        recompute=training.recompute_granularity == "full",
+    )
+    layers, frozen = plan.layers_at(iteration), plan.frozen_at(iteration)
+    model = build_decoder(plan.shape, layers, plan.layout, options, frozen=frozen)
+    if weights is None:
+        initialise(model, training.seed)
+    ddp = wrap_ddp(model, plan.config.parallel)
+    optimizer = build_optimizer(ddp, plan.config.optimizer)
+    if weights is not None:
+        load_checkpoint(weights, model, optimizer if with_optimizer else None)
+    if not with_optimizer and not optimizer.is_stub_optimizer:
+        optimizer.reload_model_params()
+    return Student(plan=plan, layers=layers, frozen=frozen, model=model, ddp=ddp, optimizer=optimizer)
+
+
+def save_student(student: Student, state: TrainState) -> Path:
+    """A checkpoint of the whole run state. Collective over the role."""
+    plan = student.plan
+    manifest = Manifest(
+        iteration=state.iteration,
+        consumed_samples=state.consumed_samples,
+        consumed_tokens=state.consumed_tokens,
+        shape=plan.shape,
+        layers=student.layers,
+        trainable_layers=tuple(i for i in student.layers if i not in student.frozen),
+        optimizer=plan.config.optimizer.optimizer,
+        dtype=str(student.model.config.params_dtype).removeprefix("torch."),
+        progress=state.progress(),
+        tokenizer=plan.config.data.tokenizer,
+    )
+    run = Path(plan.config.checkpoint.save)
+    return save_checkpoint(
+        run, manifest, student.model, student.optimizer, keep=plan.config.checkpoint.keep_checkpoints
+    )

@@ -1,0 +1,59 @@
+"""Train a decoder, or compress a pretrained one. Start here.
+
+    torchrun --nproc-per-node 8 pretrain_distill.py --help
+    python pretrain_distill.py ...        the same with one process
+
+What can be wrong in a configuration is found before any process group starts: one sentence, exit code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+from megatron_distill.config.flags import parse
+from megatron_distill.config.run import RunConfig
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, plan, join the world, run; returns the exit code."""
+    try:
+        from megatron_distill.training.plan import make_plan
+
+        config = parse(RunConfig, arguments)
+        plan = make_plan(config, world_size=int(os.environ.get("WORLD_SIZE", "1")))
+        if config.dry_run:
+            from megatron_distill.training.dry_run import describe
+
+            print(describe(plan))
+            return 0
+        return train(plan)
+    except (ValueError, FileNotFoundError) as error:
+        if not is_users(error):
+            raise
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"pretrain_distill.py: {error}", file=sys.stderr)
+        return 2
+
+
+def train(plan: object) -> int:
+    """Everything that needs torch."""
+    # megatron-core tells at import which optional packages it misses; `doctor` says that better.
+    warnings.filterwarnings("ignore", module=r"megatron\.core")
+    from megatron_distill.parallel.worlds import Role, open_world
+    from megatron_distill.training.loop import TooManySkippedSteps, run
+
+    timeout = plan.config.parallel.distributed_timeout_minutes
+    with open_world((Role("student", plan.layout),), timeout_minutes=timeout) as world:
+        try:
+            run(plan, world)
+        except TooManySkippedSteps as error:
+            if world.is_first:
+                print(f"pretrain_distill.py: {error}", file=sys.stderr)
+            return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
