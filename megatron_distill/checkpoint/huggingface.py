@@ -101,14 +101,14 @@ def export(folder: Path, manifest: Manifest, out: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    from megatron_distill.data.tokenizer import Tokenizer
+    from megatron_distill.data.tokenizer import load_tokenizer
 
     if manifest.shape.add_bias_linear or manifest.shape.qk_layernorm == "full":
         raise ConfigError(
             f"{folder} holds a -paper model (biases, QK-LayerNorm over the full width), which no Hugging Face class "
             "expresses; export a model without -paper"
         )
-    tokenizer = Tokenizer.load(manifest.tokenizer) if manifest.tokenizer else None
+    tokenizer = load_tokenizer(manifest.tokenizer) if manifest.tokenizer else None
     tensors = to_cohere(read_weights(folder), manifest.shape, manifest.layers)
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
@@ -119,3 +119,28 @@ def export(folder: Path, manifest: Manifest, out: Path) -> None:
     (out / "generation_config.json").write_text(json.dumps(generation, indent=1))
     if tokenizer:
         tokenizer.save_huggingface(out)
+
+
+@torch.no_grad()
+def largest_difference(folder: Path, manifest: Manifest, exported: Path, *, tokens: int = 64) -> float:
+    """Largest absolute difference between the logits of a checkpoint and of its export, on random tokens.
+
+    Needs a process group of one rank.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from megatron_distill.checkpoint.native import load_checkpoint
+    from megatron_distill.config.run import Layout
+    from megatron_distill.models.build import BuildOptions, build_decoder
+    from megatron_distill.parallel import device
+
+    single = Layout(tensor=1, pipeline=1, data=1, num_microbatches=1)
+    dtype = getattr(torch, manifest.dtype)
+    options = BuildOptions(dtype=dtype, attention_backend="sdpa")
+    ours = build_decoder(manifest.shape, manifest.layers, single, options)
+    load_checkpoint(folder, ours, None)
+    theirs = AutoModelForCausalLM.from_pretrained(exported, dtype=dtype).to(device.current())
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, manifest.shape.vocab_size, (2, tokens), generator=generator).to(device.current())
+    positions = torch.arange(tokens, device=ids.device).expand(2, -1)
+    return float((ours(ids, positions, None) - theirs(ids).logits).abs().max())

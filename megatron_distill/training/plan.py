@@ -16,7 +16,7 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelConfig, ModelShape
 from megatron_distill.config.run import Layout, RunConfig, layout
 from megatron_distill.data.indexed import IndexedCorpus
-from megatron_distill.data.tokenizer import Tokenizer
+from megatron_distill.data.tokenizer import vocab_size
 from megatron_distill.pruning.when import RemovalSchedule, parse_tokens, tokens_to_iters
 from megatron_distill.pruning.where import layers_to_remove
 
@@ -111,7 +111,7 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
 
 
 def _shape(config: RunConfig, source: Manifest | None, where: str) -> ModelShape:
-    vocab = Tokenizer.load(config.data.tokenizer).vocab_size if config.data.tokenizer else None
+    vocab = vocab_size(config.data.tokenizer) if config.data.tokenizer else None
     asked = any(getattr(config.model, f.name) != f.default for f in fields(ModelConfig))
     if source is None:
         return config.model.shape(vocab)

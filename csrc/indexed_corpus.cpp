@@ -1,0 +1,133 @@
+#include "indexed_corpus.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+namespace {
+
+constexpr char kMagic[9] = {'M', 'M', 'I', 'D', 'I', 'D', 'X', '\0', '\0'};
+constexpr uint64_t kHeader = 9 + 8 + 1 + 8 + 8;
+
+uint64_t size_of(int dtype_code) {
+  switch (dtype_code) {
+    case 1:  // uint8
+    case 2:  // int8
+      return 1;
+    case 3:  // int16
+    case 8:  // uint16
+      return 2;
+    case 4:  // int32
+      return 4;
+    case 5:  // int64
+      return 8;
+    default:
+      return 0;
+  }
+}
+
+template <typename T>
+T load(const uint8_t* at) {
+  T value;
+  std::memcpy(&value, at, sizeof value);  // the tables are not aligned
+  return value;
+}
+
+}  // namespace
+
+IndexedCorpus::IndexedCorpus(const std::string& prefix)
+    : prefix_(prefix), idx_(prefix + ".idx"), bin_(prefix + ".bin") {
+  if (idx_.size() < kHeader) damaged("it is shorter than its header");
+  if (std::memcmp(idx_.data(), kMagic, sizeof kMagic) != 0) damaged("it does not start as a Megatron index does");
+  if (read_u64(9) != 1) damaged("it has version " + std::to_string(read_u64(9)) + ", only 1 is known");
+  dtype_code_ = idx_.data()[17];
+  item_size_ = size_of(dtype_code_);
+  if (item_size_ == 0) damaged("its dtype code " + std::to_string(dtype_code_) + " is no kind of whole number");
+  num_sequences_ = read_u64(18);
+  const uint64_t marks = read_u64(26);
+  // Bounded by the file's size before they are multiplied, so nothing overflows.
+  if (num_sequences_ > idx_.size() / 12 || marks > idx_.size() / 8) damaged("it counts more sequences than it holds");
+  lengths_at_ = kHeader;
+  offsets_at_ = lengths_at_ + 4 * num_sequences_;
+  documents_at_ = offsets_at_ + 8 * num_sequences_;
+  const uint64_t end = documents_at_ + 8 * marks;
+  if (idx_.size() != end && idx_.size() != end + num_sequences_) {
+    damaged("it should have " + std::to_string(end) + " bytes, it has " + std::to_string(idx_.size()));
+  }
+  if (marks == 0) damaged("it marks no document");
+  num_documents_ = marks - 1;
+  uint64_t bytes = 0;
+  if (num_sequences_ > 0) {
+    const auto last = num_sequences_ - 1;
+    const auto length = load<int32_t>(idx_.data() + lengths_at_ + 4 * last);
+    const auto offset = load<int64_t>(idx_.data() + offsets_at_ + 8 * last);
+    if (length < 0 || offset < 0) damaged("its last sequence has a negative length or offset");
+    bytes = static_cast<uint64_t>(offset) + static_cast<uint64_t>(length) * item_size_;
+  }
+  if (bytes != bin_.size()) {
+    throw std::invalid_argument(prefix_ + ".bin has " + std::to_string(bin_.size()) + " bytes, but " + prefix_ +
+                                ".idx describes " + std::to_string(bytes) + "; one of them is cut off or from another " +
+                                "corpus, make both again with tools/preprocess_data.py");
+  }
+  num_tokens_ = bin_.size() / item_size_;
+}
+
+uint64_t IndexedCorpus::document_start(uint64_t document) const {
+  if (document > num_documents_) throw std::out_of_range("there are only " + std::to_string(num_documents_) + " documents");
+  const auto sequence = load<int64_t>(idx_.data() + documents_at_ + 8 * document);
+  if (sequence < 0 || static_cast<uint64_t>(sequence) > num_sequences_) damaged("a document lies outside it");
+  if (static_cast<uint64_t>(sequence) == num_sequences_) return num_tokens_;
+  const auto offset = load<int64_t>(idx_.data() + offsets_at_ + 8 * sequence);
+  if (offset < 0 || static_cast<uint64_t>(offset) > bin_.size() || offset % item_size_ != 0) {
+    damaged("sequence " + std::to_string(sequence) + " lies outside " + prefix_ + ".bin");
+  }
+  return static_cast<uint64_t>(offset) / item_size_;
+}
+
+template <typename Token>
+void IndexedCorpus::copy_windows(const int64_t* starts, int64_t count, int64_t length, int64_t* out) const {
+  const auto* tokens = reinterpret_cast<const Token*>(bin_.data());
+  for (int64_t row = 0; row < count; ++row) std::copy_n(tokens + starts[row], length, out + row * length);
+}
+
+void IndexedCorpus::windows(const int64_t* starts, int64_t count, int64_t length, int64_t* out) const {
+  for (int64_t row = 0; row < count; ++row) {
+    const int64_t start = starts[row];
+    if (start < 0 || length < 0 || static_cast<uint64_t>(length) > num_tokens_ ||
+        static_cast<uint64_t>(start) > num_tokens_ - static_cast<uint64_t>(length)) {
+      throw std::out_of_range("tokens " + std::to_string(start) + " to " + std::to_string(start + length) +
+                              " are not all inside the corpus of " + std::to_string(num_tokens_));
+    }
+  }
+  switch (dtype_code_) {
+    case 1: return copy_windows<uint8_t>(starts, count, length, out);
+    case 2: return copy_windows<int8_t>(starts, count, length, out);
+    case 3: return copy_windows<int16_t>(starts, count, length, out);
+    case 4: return copy_windows<int32_t>(starts, count, length, out);
+    case 5: return copy_windows<int64_t>(starts, count, length, out);
+    default: return copy_windows<uint16_t>(starts, count, length, out);
+  }
+}
+
+template <typename Token>
+int64_t IndexedCorpus::largest() const {
+  const auto* tokens = reinterpret_cast<const Token*>(bin_.data());
+  return num_tokens_ == 0 ? -1 : static_cast<int64_t>(*std::max_element(tokens, tokens + num_tokens_));
+}
+
+int64_t IndexedCorpus::max_token() const {
+  switch (dtype_code_) {
+    case 1: return largest<uint8_t>();
+    case 2: return largest<int8_t>();
+    case 3: return largest<int16_t>();
+    case 4: return largest<int32_t>();
+    case 5: return largest<int64_t>();
+    default: return largest<uint16_t>();
+  }
+}
+
+void IndexedCorpus::damaged(const std::string& what) const {
+  throw std::invalid_argument(prefix_ + ".idx is damaged: " + what + "; make it again with tools/preprocess_data.py");
+}
+
+uint64_t IndexedCorpus::read_u64(uint64_t offset) const { return load<uint64_t>(idx_.data() + offset); }

@@ -1,0 +1,38 @@
+#include "mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+
+MappedFile::MappedFile(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) {
+    if (errno == ENOENT) throw MissingFile{path};
+    throw std::invalid_argument(path + " cannot be opened: " + std::strerror(errno));
+  }
+  struct stat info {};
+  if (::fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode)) {
+    ::close(descriptor);
+    throw std::invalid_argument(path + " is not a regular file");
+  }
+  size_ = static_cast<uint64_t>(info.st_size);
+  if (size_ > 0) {  // an empty file cannot be mapped, and need not be
+    void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor, 0);
+    if (mapped == MAP_FAILED) {
+      const std::string reason = std::strerror(errno);
+      ::close(descriptor);
+      throw std::invalid_argument(path + " cannot be mapped into memory: " + reason);
+    }
+    data_ = static_cast<const uint8_t*>(mapped);
+  }
+  ::close(descriptor);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
+}

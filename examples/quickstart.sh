@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# The main job, small: pretrain a language model, compress it by half without a teacher, and see what was lost.
+#
+#   bash examples/quickstart.sh                      text that every Python installation carries
+#   CORPUS=my.jsonl bash examples/quickstart.sh      your text: one JSON object a line, with a field "text"
+#
+# Takes about 7 minutes on 2 CPU cores after installation. Stopped, it goes on where it was. Leaves in runs/quickstart:
+# report.html, loss_curves.png, summary.json, the runs themselves, and the compressed model for transformers in exported/.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+OUT=${OUT:-runs/quickstart}
+mkdir -p "$OUT"
+
+if [[ -n ${CORPUS:-} ]]; then
+  text=$CORPUS
+else
+  text=$OUT/text.jsonl
+  [[ -e $text ]] || { echo "gathering text from Python's standard library"; python tools/gather_text.py --output "$text"; }
+fi
+if [[ $(cat "$OUT/corpus" 2> /dev/null || echo "$text") != "$text" ]]; then
+  echo "$OUT was made from $(cat "$OUT/corpus"), not from $text; give another folder with OUT=..." >&2
+  exit 2
+fi
+echo "$text" > "$OUT/corpus"
+
+if [[ ! -e $OUT/tokenizer.json ]]; then
+  echo "training a tokenizer"
+  python tools/train_tokenizer.py --input "$text" --vocab-size 4096 --output "$OUT/tokenizer.json"
+fi
+if [[ ! -e $OUT/corpus.idx ]]; then
+  echo "writing tokens"
+  python tools/preprocess_data.py --input "$text" --tokenizer "$OUT/tokenizer.json" --output-prefix "$OUT/corpus"
+fi
+
+MODEL=(--hidden-size 160 --num-attention-heads 5 --max-position-embeddings 256)
+DATA=(--data-path "$OUT/corpus" --tokenizer "$OUT/tokenizer.json" --split 97,3,0 --seq-length 256)
+BATCH=(--micro-batch-size 16 --global-batch-size 16)
+HABITS=(--log-interval 20 --eval-interval 200 --eval-iters 16 --save-interval 400)
+BASE_ITERS=${BASE_ITERS:-800}
+HALF_ITERS=${HALF_ITERS:-400}
+
+echo "1/3 pretraining the base model"
+python pretrain_distill.py "${MODEL[@]}" --num-layers 8 "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
+  --train-iters "$BASE_ITERS" --lr 2e-3 --save "$OUT/base"
+
+echo "2/3 compressing it by half: every second layer leaves, training goes on"
+python pretrain_distill.py "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
+  --load "$OUT/base" --pruning-layout max-gap --pruning-num-layers 4 \
+  --train-iters "$HALF_ITERS" --lr 1e-3 --seed 4321 --save "$OUT/compressed"
+
+echo "3/3 training a model of the same size from scratch on the same tokens"
+python pretrain_distill.py "${MODEL[@]}" --num-layers 4 "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
+  --train-iters "$HALF_ITERS" --lr 2e-3 --seed 4321 --save "$OUT/scratch"
+
+python tools/report.py --base "$OUT/base" --compressed "$OUT/compressed" --scratch "$OUT/scratch" --output "$OUT"
+
+echo "exporting the compressed model for Hugging Face transformers"
+python tools/convert_checkpoint.py to-hf "$OUT/compressed" "$OUT/exported"
+python tools/generate.py "$OUT/exported" --prompt "Return the" --max-new-tokens 24 --seed 1

@@ -1,0 +1,113 @@
+"""Megatron's `.bin/.idx` corpora, read through csrc/ and written byte for byte as Megatron-LM's builder writes them."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megatron_distill import _csrc
+from megatron_distill.config.error import ConfigError
+
+MAGIC = b"MMIDIDX\x00\x00"
+DTYPES: dict[int, type[np.integer]] = {
+    1: np.uint8,
+    2: np.int8,
+    3: np.int16,
+    4: np.int32,
+    5: np.int64,
+    8: np.uint16,
+}
+"""Megatron's codes for the dtype of tokens."""
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The dtype Megatron-LM gives tokens of a vocabulary: two bytes as long as they fit with some to spare."""
+    return np.dtype(np.uint16 if vocab_size < 65500 else np.int32)
+
+
+class IndexedCorpus:
+    """A memory-mapped corpus; opening takes constant time and checks it against its files.
+
+    Raises:
+        ConfigError: files that are missing, cut off, or not a corpus.
+    """
+
+    def __init__(self, prefix: str | Path) -> None:
+        self.prefix = str(prefix)
+        try:
+            self._files = _csrc.IndexedCorpus(self.prefix)
+        except FileNotFoundError as error:
+            raise ConfigError(f"{error}; a corpus {self.prefix} is made by tools/preprocess_data.py") from error
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        self.num_tokens: int = self._files.num_tokens
+        self.num_documents: int = self._files.num_documents
+        self.dtype = np.dtype(DTYPES[self._files.dtype_code])
+
+    def max_token(self) -> int:
+        """The largest token; reads the whole corpus."""
+        return int(self._files.max_token())
+
+    def document_start(self, document: int) -> int:
+        """Position of a document's first token in the stream; of document `num_documents`, the end."""
+        return int(self._files.document_start(document))
+
+    def document_tokens(self, document: int) -> NDArray[np.int64]:
+        """Tokens of one document."""
+        start, end = self.document_start(document), self.document_start(document + 1)
+        return self.windows([start], end - start)[0]
+
+    def windows(self, starts: list[int] | NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        """Tokens [start, start + length) for each start, [len(starts), length]; IndexError outside the corpus."""
+        return self._files.windows(np.asarray(starts, dtype=np.int64), length)
+
+
+class IndexedWriter:
+    """Writes a corpus under temporary names; both files get their own only when `with` ends without an error."""
+
+    def __init__(self, prefix: str | Path, dtype: np.dtype) -> None:
+        self.prefix, self.dtype = str(prefix), np.dtype(dtype)
+        self.lengths, self.num_tokens = array("i"), 0
+        self._paths = [Path(f"{self.prefix}.{kind}") for kind in ("bin", "idx")]
+        self._partial = [path.with_name(path.name + ".partial") for path in self._paths]
+        self._bin: BinaryIO = self._partial[0].open("wb")
+
+    def __enter__(self) -> IndexedWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bin.close()
+        try:
+            if kind is None:
+                self._write_index()
+                for partial, path in zip(self._partial, self._paths, strict=True):
+                    partial.replace(path)
+        finally:
+            for partial in self._partial:
+                partial.unlink(missing_ok=True)
+
+    def add_document(self, tokens: list[int] | NDArray[np.integer]) -> None:
+        """Append one document of one sequence. OverflowError if a token does not fit the dtype."""
+        values = np.asarray(tokens, dtype=np.int64)
+        if values.size and not np.iinfo(self.dtype).min <= values.min() <= values.max() <= np.iinfo(self.dtype).max:
+            raise OverflowError(f"token {int(values.max())} does not fit {self.dtype}")
+        self._bin.write(values.astype(self.dtype).tobytes())
+        self.lengths.append(values.size)
+        self.num_tokens += values.size
+
+    def _write_index(self) -> None:
+        count = len(self.lengths)
+        lengths = np.frombuffer(self.lengths, dtype=np.int32) if count else np.zeros(0, np.int32)
+        offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[:-1] * self.dtype.itemsize
+        code = next(code for code, dtype in DTYPES.items() if np.dtype(dtype) == self.dtype)
+        with self._partial[1].open("wb") as file:
+            file.write(MAGIC + struct.pack("<QBQQ", 1, code, count, count + 1))
+            file.write(lengths.tobytes())
+            file.write(offsets[:count].astype(np.int64).tobytes())
+            file.write(np.arange(count + 1, dtype=np.int64).tobytes())

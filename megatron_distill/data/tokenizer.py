@@ -1,0 +1,153 @@
+"""Text to tokens: Hugging Face `tokenizer.json` and SentencePiece models, by path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from megatron_distill.config.error import ConfigError
+
+END_OF_DOCUMENT = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>")
+"""Tokens that may end a document, the first that is known wins."""
+
+
+class Tokenizer(Protocol):
+    """What the rest of the project asks of a tokenizer."""
+
+    path: Path
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below this."""
+
+    @property
+    def eod_id(self) -> int:
+        """Id of the token that ends a document; ConfigError if there is none."""
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text, without special tokens; uses all cores."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids."""
+
+    def save_huggingface(self, folder: Path) -> None:
+        """Files from which transformers' AutoTokenizer loads the same tokenizer."""
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer at `path`: a `tokenizer.json`, a folder that holds one, or a SentencePiece `.model`.
+
+    Raises:
+        ConfigError: nothing there, or no tokenizer.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "tokenizer.json"
+    if not path.exists():
+        raise ConfigError(f"there is no tokenizer at {path}; give a tokenizer.json, its folder, or a .model file")
+    return SentencePieceTokenizer(path) if path.suffix == ".model" else HuggingFaceTokenizer(path)
+
+
+def vocab_size(path: str | Path) -> int:
+    """Size of the vocabulary of the tokenizer at `path`."""
+    return load_tokenizer(path).vocab_size
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of the tokenizer's file: two models share a tokenizer if these are equal."""
+    path = Path(path)
+    return hashlib.sha256((path / "tokenizer.json" if path.is_dir() else path).read_bytes()).hexdigest()
+
+
+class HuggingFaceTokenizer:
+    """A `tokenizer.json`."""
+
+    def __init__(self, path: Path) -> None:
+        import tokenizers
+
+        self.path = path
+        try:
+            self._inner = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise ConfigError(f"{path} is no tokenizer.json: {error}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below this, added tokens included."""
+        return max(self._inner.get_vocab_size(with_added_tokens=True), max(self._inner.get_vocab().values()) + 1)
+
+    @property
+    def eod_id(self) -> int:
+        """Id of the first of END_OF_DOCUMENT that the vocabulary has."""
+        return _first_known(self._inner.token_to_id, self.path)
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text, without special tokens."""
+        return [e.ids for e in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return self._inner.decode(ids)
+
+    def save_huggingface(self, folder: Path) -> None:
+        """tokenizer.json and tokenizer_config.json."""
+        self._inner.save(str(folder / "tokenizer.json"))
+        eod = self._inner.id_to_token(self.eod_id)
+        config: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": eod,
+            "eos_token": eod,
+            "pad_token": eod,
+            "clean_up_tokenization_spaces": False,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece `.model`."""
+
+    def __init__(self, path: Path) -> None:
+        import sentencepiece
+
+        self.path = path
+        try:
+            self._inner = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except (RuntimeError, OSError) as error:
+            raise ConfigError(f"{path} is no SentencePiece model: {error}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below this."""
+        return int(self._inner.get_piece_size())
+
+    @property
+    def eod_id(self) -> int:
+        """SentencePiece's end of sentence, else the first of END_OF_DOCUMENT that is a piece."""
+        if self._inner.eos_id() >= 0:
+            return int(self._inner.eos_id())
+        unknown = self._inner.unk_id()
+        return _first_known(lambda t: None if (i := self._inner.piece_to_id(t)) == unknown else i, self.path)
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text, without special tokens."""
+        return self._inner.encode(texts, num_threads=-1)
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids."""
+        return self._inner.decode(ids)
+
+    def save_huggingface(self, folder: Path) -> None:
+        """The same vocabulary for transformers, through its own SentencePiece converter."""
+        from transformers import LlamaTokenizer
+
+        LlamaTokenizer.from_pretrained(str(self.path.parent), vocab_file=str(self.path)).save_pretrained(folder)
+
+
+def _first_known(token_to_id: Any, path: Path) -> int:
+    found = (token_to_id(token) for token in END_OF_DOCUMENT)
+    eod = next((i for i in found if i is not None), None)
+    if eod is None:
+        raise ConfigError(f"{path} has no token that ends a document; it needs one of {', '.join(END_OF_DOCUMENT)}")
+    return int(eod)

@@ -1,0 +1,79 @@
+"""Turn a run's checkpoint into a Hugging Face folder, and prove that both say the same.
+
+    python tools/convert_checkpoint.py to-hf runs/quickstart/compressed exported
+    python tools/convert_checkpoint.py inspect runs/quickstart/compressed
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from megatron_distill.checkpoint.manifest import find_checkpoint, read_manifest
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
+"""Largest difference of logits that rounding explains: bf16 has 8 bits, and the two programs add in other orders."""
+
+
+def main() -> int:
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    to_hf = commands.add_parser("to-hf", help="write a Hugging Face folder and compare logits")
+    to_hf.add_argument("run", type=Path, help="run folder or checkpoint")
+    to_hf.add_argument("out", type=Path, help="folder to write")
+    inspect = commands.add_parser("inspect", help="what a checkpoint is")
+    inspect.add_argument("run", type=Path, help="run folder or checkpoint")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", module=r"megatron\.core")
+    try:
+        if arguments.command == "inspect":
+            print(describe(arguments.run))
+            return 0
+        return export(arguments.run, arguments.out)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"convert_checkpoint.py: {error}", file=sys.stderr)
+        return 2
+
+
+def describe(run: Path) -> str:
+    """A checkpoint in a few lines."""
+    folder = find_checkpoint(run)
+    manifest = read_manifest(folder)
+    shape = manifest.shape
+    gone = sorted(set(range(shape.num_layers)) - set(manifest.layers))
+    size = sum(manifest.files.values())
+    return "\n".join(
+        [
+            f"{folder}: {shape.family}, {shape.num_parameters(len(manifest.layers)):,} parameters, {manifest.dtype}",
+            f"width {shape.hidden_size}, {shape.num_attention_heads} heads, vocabulary {shape.vocab_size:,}",
+            f"layers kept: {', '.join(map(str, manifest.layers))}",
+            f"layers removed: {', '.join(map(str, gone)) or 'none'}",
+            f"step {manifest.iteration:,}, {manifest.consumed_tokens:,} tokens seen, optimizer {manifest.optimizer}",
+            f"{size / 2**20:,.1f} MiB in {len(manifest.files)} files, tokenizer {manifest.tokenizer or 'not recorded'}",
+        ]
+    )
+
+
+def export(run: Path, out: Path) -> int:
+    """Write `out` and compare the logits of both models on text-like tokens."""
+    from megatron_distill.checkpoint.huggingface import export as write_folder
+    from megatron_distill.checkpoint.huggingface import largest_difference
+    from megatron_distill.config.run import Layout
+    from megatron_distill.parallel.worlds import Role, open_world
+
+    folder = find_checkpoint(run)
+    manifest = read_manifest(folder)
+    with open_world((Role("convert", Layout(tensor=1, pipeline=1, data=1, num_microbatches=1)),)):
+        write_folder(folder, manifest, out)
+        difference = largest_difference(folder, manifest, out)
+    limit = TOLERANCE[manifest.dtype]
+    verdict = "equal" if difference <= limit else "NOT EQUAL"
+    print(f"wrote {out}: logits {verdict}, largest difference {difference:.2g} (limit {limit:g}, {manifest.dtype})")
+    return 0 if difference <= limit else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
