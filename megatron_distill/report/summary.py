@@ -1,0 +1,78 @@
+"""Compression in one table: the base, just truncated, compressed, and the same size from scratch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .curves import draw_curves
+from .page import write_page
+from .records import RunRecord
+
+Entries = dict[str, dict[str, Any]]
+
+LABELS = {
+    "base": "base",
+    "truncated": "just truncated",
+    "compressed": "compressed",
+    "scratch": "from scratch",
+}
+
+
+def summarise(base: RunRecord, compressed: RunRecord, scratch: RunRecord) -> Entries:
+    """Parameters, training tokens, true FLOPs and validation perplexity of the four models.
+
+    Tokens and FLOPs are those of the model's own run; the truncated and the compressed model also cost the base's.
+    """
+    keys = ("parameters", "tokens", "flops", "perplexity")
+    entries = {name: {k: run.result[k] for k in keys} for name, run in (("base", base), ("compressed", compressed))}
+    truncated = {
+        "parameters": compressed.result["parameters"],
+        "tokens": 0,
+        "flops": 0.0,
+        "perplexity": compressed.result["initial_perplexity"],
+    }
+    ours = {"base": entries["base"], "truncated": truncated, "compressed": entries["compressed"]}
+    return ours | {"scratch": {k: scratch.result[k] for k in keys}}
+
+
+def table_rows(entries: Entries) -> list[tuple[str, ...]]:
+    """Header and one row a model, as text."""
+    rows: list[tuple[str, ...]] = [("model", "parameters", "tokens", "FLOPs", "validation perplexity")]
+    for name, e in entries.items():
+        cells = (f"{e['parameters']:,}", f"{e['tokens']:,}", f"{e['flops']:.3g}", f"{e['perplexity']:,.2f}")
+        rows.append((LABELS[name], *cells))
+    return rows
+
+
+def verdict(entries: Entries) -> str:
+    """What the numbers say, in one or two sentences."""
+    base, ours, scratch = (entries[k]["perplexity"] for k in ("base", "compressed", "scratch"))
+    size = entries["compressed"]["parameters"] / entries["base"]["parameters"]
+    better = "better" if ours < scratch else "WORSE"
+    return (
+        f"With {size:.0%} of the base's parameters the compressed model has perplexity {ours:,.2f}; the base has "
+        f"{base:,.2f}. A model of the same size trained from scratch on the same {entries['scratch']['tokens']:,} "
+        f"tokens has {scratch:,.2f}: compressing is {better} by {abs(scratch - ours) / scratch:.0%}."
+    )
+
+
+def write_summary(output: Path, runs: dict[str, RunRecord]) -> str:
+    """Write summary.json, loss_curves.png and report.html to `output`; returns the table as text."""
+    entries = summarise(runs["base"], runs["compressed"], runs["scratch"])
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "summary.json").write_text(json.dumps(entries, indent=1) + "\n")
+    draw_curves(output / "loss_curves.png", runs, mark=entries["truncated"])
+    write_page(output / "report.html", table_rows(entries), verdict(entries), runs, mark=entries["truncated"])
+    return as_text(table_rows(entries)) + "\n\n" + verdict(entries)
+
+
+def as_text(rows: list[tuple[str, ...]]) -> str:
+    """Aligned columns, the first to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

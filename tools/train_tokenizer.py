@@ -1,0 +1,93 @@
+"""Train a tokenizer on text: byte-level BPE (tokenizer.json) or SentencePiece (.model).
+
+    python tools/train_tokenizer.py --input text.jsonl --vocab-size 16000 --output tokenizer.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from megatron_distill.config.error import ConfigError
+from megatron_distill.data.corpus import expand, read_documents
+
+END = "<|endoftext|>"
+
+
+def main() -> int:
+    """Train and write; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", nargs="+", required=True, help="text files or globs: .jsonl, .json.gz, .txt")
+    parser.add_argument("--vocab-size", type=int, required=True, help="tokens, special ones included")
+    parser.add_argument("--kind", choices=("bpe", "sentencepiece"), default="bpe", help="byte-level BPE, or SentencePiece")
+    parser.add_argument("--text-key", default="text", help="field of a JSON line that holds the text")
+    parser.add_argument("--output", type=Path, required=True, help="file to write: .json for bpe, .model otherwise")
+    arguments = parser.parse_args()
+    wanted = ".json" if arguments.kind == "bpe" else ".model"
+    try:
+        if arguments.output.suffix != wanted:
+            raise ConfigError(f"--output {arguments.output} must end in {wanted} with --kind {arguments.kind}")
+        if arguments.vocab_size < 320:
+            raise ConfigError(f"--vocab-size {arguments.vocab_size} must be at least 320: 256 bytes and some words")
+        paths = expand(arguments.input)
+        texts = (text for path in paths for text in read_documents(path, arguments.text_key))
+        train = train_bpe if arguments.kind == "bpe" else train_sentencepiece
+        size = train(texts, arguments.vocab_size, arguments.output)
+    except (ConfigError, OSError) as error:
+        print(f"train_tokenizer.py: {error}", file=sys.stderr)
+        return 2
+    print(f"{size:,} tokens in {arguments.output}")
+    return 0
+
+
+def train_bpe(texts: Iterator[str], vocab_size: int, output: Path) -> int:
+    """Byte-level BPE as GPT-2's, `<|endoftext|>` with id 0; returns the vocabulary's size."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    partial = output.with_name(output.name + ".partial")
+    tokenizer.save(str(partial))
+    partial.replace(output)
+    return tokenizer.get_vocab_size()
+
+
+def train_sentencepiece(texts: Iterator[str], vocab_size: int, output: Path) -> int:
+    """SentencePiece BPE with byte fallback; returns the vocabulary's size."""
+    import sentencepiece
+
+    partial = output.with_name(output.name + ".partial")
+    with partial.open("wb") as file:
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                # The trainer reads sentences; lines are what it makes of documents anyway.
+                sentence_iterator=(line for text in texts for line in text.splitlines() if line.strip()),
+                model_writer=file,
+                vocab_size=vocab_size,
+                model_type="bpe",
+                byte_fallback=True,
+                character_coverage=0.9995,
+                normalization_rule_name="identity",
+                remove_extra_whitespaces=False,
+                max_sentence_length=1 << 16,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            partial.unlink()
+            raise ConfigError(f"SentencePiece cannot make {vocab_size} tokens of this text: {error}") from error
+    partial.replace(output)
+    return vocab_size
+
+
+if __name__ == "__main__":
+    sys.exit(main())
