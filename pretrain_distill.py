@@ -11,9 +11,14 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from typing import TYPE_CHECKING
 
+from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
 from megatron_distill.config.run import RunConfig
+
+if TYPE_CHECKING:
+    from megatron_distill.training.plan import RunPlan
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,15 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
             print(describe(plan))
             return 0
         return train(plan)
-    except (ValueError, FileNotFoundError) as error:
-        if not is_users(error):
-            raise
+    except ConfigError as error:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"pretrain_distill.py: {error}", file=sys.stderr)
         return 2
 
 
-def train(plan: object) -> int:
+def train(plan: RunPlan) -> int:
     """Everything that needs torch."""
     # megatron-core tells at import which optional packages it misses; `doctor` says that better.
     warnings.filterwarnings("ignore", module=r"megatron\.core")

@@ -1,7 +1,7 @@
 """Turn a run's checkpoint into a Hugging Face folder, and prove that both say the same.
 
-    python tools/convert_checkpoint.py to-hf runs/quickstart/compressed exported
-    python tools/convert_checkpoint.py inspect runs/quickstart/compressed
+python tools/convert_checkpoint.py to-hf runs/quickstart/compressed exported
+python tools/convert_checkpoint.py inspect runs/quickstart/compressed
 """
 
 from __future__ import annotations

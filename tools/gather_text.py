@@ -1,6 +1,6 @@
 """Text that every Python installation carries, as JSON lines: the documentation and source of its standard library.
 
-    python tools/gather_text.py --output text.jsonl
+python tools/gather_text.py --output text.jsonl
 """
 
 from __future__ import annotations

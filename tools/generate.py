@@ -1,6 +1,6 @@
 """Text from a Hugging Face folder, such as convert_checkpoint.py writes.
 
-    python tools/generate.py runs/quickstart/exported --prompt "Return the"
+python tools/generate.py runs/quickstart/exported --prompt "Return the"
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Text to tokens: JSON lines, gzip or plain text to Megatron's .bin/.idx.
 
-    python tools/preprocess_data.py --input 'c4/*.json.gz' --tokenizer tokenizer.json --output-prefix corpus
+python tools/preprocess_data.py --input 'c4/*.json.gz' --tokenizer tokenizer.json --output-prefix corpus
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Lay a base model, its compressed form and a same-size model from scratch side by side.
 
-    python tools/report.py --base RUN --compressed RUN --scratch RUN --output DIR
+python tools/report.py --base RUN --compressed RUN --scratch RUN --output DIR
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train a tokenizer on text: byte-level BPE (tokenizer.json) or SentencePiece (.model).
 
-    python tools/train_tokenizer.py --input text.jsonl --vocab-size 16000 --output tokenizer.json
+python tools/train_tokenizer.py --input text.jsonl --vocab-size 16000 --output tokenizer.json
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", nargs="+", required=True, help="text files or globs: .jsonl, .json.gz, .txt")
     parser.add_argument("--vocab-size", type=int, required=True, help="tokens, special ones included")
-    parser.add_argument("--kind", choices=("bpe", "sentencepiece"), default="bpe", help="byte-level BPE, or SentencePiece")
+    parser.add_argument(
+        "--kind", choices=("bpe", "sentencepiece"), default="bpe", help="byte-level BPE, or SentencePiece"
+    )
     parser.add_argument("--text-key", default="text", help="field of a JSON line that holds the text")
     parser.add_argument("--output", type=Path, required=True, help="file to write: .json for bpe, .model otherwise")
     arguments = parser.parse_args()

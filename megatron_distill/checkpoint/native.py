@@ -126,5 +126,3 @@ def _drop_old(newest: Path, keep: int) -> None:
     finished = sorted(p for p in newest.parent.glob("iter_*") if (p / NAME).exists() and p.name <= newest.name)
     for folder in finished[:-keep] if keep else []:
         shutil.rmtree(folder, ignore_errors=True)
-
-

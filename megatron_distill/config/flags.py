@@ -137,7 +137,8 @@ def _loud(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _build(config_class: type[Config], values: dict[str, Any], prefix: str) -> Config:
-    types_of, chosen = typing.get_type_hints(config_class), {}
+    types_of = typing.get_type_hints(config_class)
+    chosen: dict[str, Any] = {}
     for field in dataclasses.fields(typing.cast(Any, config_class)):
         if dataclasses.is_dataclass(types_of[field.name]):
             inner = typing.cast(type, types_of[field.name])

@@ -49,7 +49,7 @@ class DataConfig:
     split: str = "969,30,1"
     """Shares of documents for training, validation and test."""
     tokenizer: str | None = None
-    """Tokenizer (tokenizer.json, a folder with one, or a SentencePiece .model): sets the vocabulary, goes with exports."""
+    """tokenizer.json, a folder with one, or a SentencePiece .model: sets the vocabulary, goes with exports."""
     seq_length: int = 2048
     """Tokens in one sample."""
 

@@ -22,7 +22,7 @@ def expand(patterns: list[str]) -> list[Path]:
     """
     paths: list[Path] = []
     for pattern in patterns:
-        found = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+        found = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute patterns too
         if not found:
             raise ConfigError(f"there is no file {pattern}")
         paths += map(Path, found)

@@ -25,16 +25,14 @@ class BatchLoader:
     own that a keyed bijection gives: no table, whatever the size of the corpus.
     """
 
-    def __init__(
-        self, corpus: IndexedCorpus, *, span: Span, seq_length: int, seed: int, shuffle: bool = True
-    ) -> None:
+    def __init__(self, corpus: IndexedCorpus, *, span: Span, seq_length: int, seed: int, shuffle: bool = True) -> None:
         self.corpus, self.first, self.seq_length, self.seed, self.shuffle = corpus, span[0], seq_length, seed, shuffle
         self.num_samples = (span[1] - 1) // seq_length
         """Windows of an epoch."""
         if self.num_samples < 1:
             raise ConfigError(
-                f"{corpus.prefix} gives {span[1]:,} tokens here, fewer than one sample of --seq-length {seq_length} + 1; "
-                "give more text, another --split, or shorter samples"
+                f"{corpus.prefix} gives {span[1]:,} tokens here, fewer than the {seq_length} + 1 of one sample; "
+                "give more text, another --split, or a smaller --seq-length"
             )
 
     def sample_numbers(self, positions: Sequence[int]) -> NDArray[np.int64]:

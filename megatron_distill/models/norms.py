@@ -42,6 +42,11 @@ class QueryKeyNorm(nn.Module):
     4 x [seq, batch] numbers, and the same in the backward pass.
     """
 
+    q_weight: nn.Parameter
+    q_bias: nn.Parameter
+    k_weight: nn.Parameter
+    k_bias: nn.Parameter
+
     def __init__(self, config: Any, heads: int, head_dim: int, eps: float, tp_group: dist.ProcessGroup) -> None:
         super().__init__()
         self.eps, self.tp_group, self.width = eps, tp_group, heads * head_dim * tp_group.size()

@@ -1,4 +1,4 @@
-"""Gradients and updates over data-parallel ranks: megatron-core's DDP and DistributedOptimizer around our optimizers."""
+"""Gradients and updates over data-parallel ranks: megatron-core's DDP and DistributedOptimizer around ours."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
     The papers exempt biases and norms; exempting the embedding is what their team's code does.
     """
-    decaying, exempt = [], []
+    decaying: list[nn.Parameter] = []
+    exempt: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

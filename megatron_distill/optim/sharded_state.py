@@ -50,7 +50,9 @@ def sharded_optimizer_state(
     return state
 
 
-def load_optimizer_state(optimizer: DistributedOptimizer, model_state: dict[str, Any], loaded: dict[str, Tensor]) -> None:
+def load_optimizer_state(
+    optimizer: DistributedOptimizer, model_state: dict[str, Any], loaded: dict[str, Tensor]
+) -> None:
     """Copy this rank's parts out of whole tensors, as `dist_checkpointing.load` filled them."""
     if optimizer.is_stub_optimizer:
         return

@@ -128,7 +128,7 @@ def _make_cuda_mean_cpu() -> None:
     cpu = torch.device("cpu")
     torch.cuda.current_device = functools.partial(_same, cpu)
     torch.cuda.synchronize = functools.partial(_same, None)
-    torch.cuda.manual_seed = torch.manual_seed
+    torch.cuda.manual_seed = torch.manual_seed  # type: ignore[assignment]
     torch.cuda.get_rng_state = lambda device=None: torch.get_rng_state()
     torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign,assignment]
     torch.nn.Module.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign,assignment]

@@ -30,7 +30,8 @@ th:first-child, td:first-child { text-align: left; }
 tr.ours td { font-weight: 600; }
 figure { margin: 0; padding: 8px; }
 figure svg { width: 100%; height: auto; display: block; }
-details { border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; margin: 8px 0; background: var(--card); }
+details { border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; margin: 8px 0;
+  background: var(--card); }
 summary { cursor: pointer; }
 pre { overflow-x: auto; font-size: 13px; line-height: 1.45; }
 footer { color: var(--soft); font-size: 14px; margin-top: 40px; }

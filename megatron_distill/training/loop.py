@@ -164,5 +164,3 @@ class _StopSignals:
 
     def _note(self, number: int, frame: object) -> None:
         self.received = True
-
-

@@ -62,10 +62,14 @@ def run_microbatches(student: Student, batches: Iterator[Batch], count: int, *, 
 def forward_step(batches: Iterator[Batch] | None, model: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """megatron-core's forward step: this stage's output, and how the last stage turns it into a loss."""
     if batches is None:
-        return model(None, None, None), partial(language_model_loss, None)
+        return model(None, None, None), _no_loss
     batch = next(batches)
     output = model(batch.tokens, batch.position_ids, None, labels=batch.labels)
     return output, partial(language_model_loss, batch.loss_mask)
+
+
+def _no_loss(hidden: Tensor) -> Tensor:
+    return hidden  # stages between the first and the last see no text, and megatron-core asks them for no loss
 
 
 def language_model_loss(loss_mask: Tensor, losses: Tensor) -> tuple[Tensor, Tensor, Tensor]:

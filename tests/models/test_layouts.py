@@ -27,11 +27,11 @@ def loss_and_gradients(flavour: str, tp: int, pp: int, sp: bool) -> dict[str, to
     from megatron.core.distributed import finalize_model_grads
     from megatron.core.pipeline_parallel import get_forward_backward_func
 
+    from megatron_distill.config.run import Layout
     from megatron_distill.config.sections import ParallelConfig
     from megatron_distill.models.build import BuildOptions, build_decoder, initialise
     from megatron_distill.optim.build import wrap_ddp
     from megatron_distill.parallel.worlds import job_size
-    from megatron_distill.config.run import Layout
 
     shape = ModelConfig(model=flavour, vocab_size=200).shape()
     layout = Layout(tensor=tp, pipeline=pp, data=job_size() // (tp * pp), num_microbatches=2)
@@ -82,8 +82,6 @@ def loss_and_gradients(flavour: str, tp: int, pp: int, sp: bool) -> dict[str, to
 def write(folder: Path, rank: int, flavour: str, tp: int, pp: int, sp: bool) -> None:
     with student_world(tp=tp, pp=pp):
         torch.save(loss_and_gradients(flavour, tp, pp, sp), folder / f"{rank}.pt")
-
-
 
 
 def on_ranks(size: int, folder: Path, flavour: str, tp: int, pp: int, sp: bool) -> dict[str, torch.Tensor]:
