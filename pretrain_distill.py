@@ -44,6 +44,7 @@ def train(plan: RunPlan) -> int:
     """Everything that needs torch."""
     # megatron-core tells at import which optional packages it misses; `doctor` says that better.
     warnings.filterwarnings("ignore", module=r"megatron\.core")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     from megatron_distill.parallel.worlds import Role, open_world
     from megatron_distill.training.loop import TooManySkippedSteps, run
 
