@@ -45,17 +45,19 @@ def train(plan: RunPlan) -> int:
     # megatron-core tells at import which optional packages it misses; `doctor` says that better.
     warnings.filterwarnings("ignore", module=r"megatron\.core")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    from megatron_distill.models.attention import choose_backend
     from megatron_distill.parallel.worlds import Role, open_world
     from megatron_distill.training.loop import TooManySkippedSteps, run
 
+    choose_backend(plan.config.training.attention_backend)  # fails here rather than on every rank
     timeout = plan.config.parallel.distributed_timeout_minutes
     with open_world((Role("student", plan.layout),), timeout_minutes=timeout) as world:
         try:
             run(plan, world)
-        except TooManySkippedSteps as error:
+        except (TooManySkippedSteps, OSError) as error:
             if world.is_first:
                 print(f"pretrain_distill.py: {error}", file=sys.stderr)
-            return 3
+            return 3 if isinstance(error, TooManySkippedSteps) else 1
     return 0
 
 

@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import math
 import shlex
 import sys
 import types
@@ -73,6 +74,12 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
 
+    def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
+        for argument in arg_strings:
+            if argument.startswith("@") and not Path(argument[1:]).is_file():
+                raise ConfigError(f"there is no file of flags {argument[1:]}")
+        return super()._read_args_from_files(arg_strings)  # type: ignore[misc,no-any-return]
+
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         return shlex.split(arg_line, comments=True)
 
@@ -128,10 +135,13 @@ def _options(annotation: Any) -> dict[str, Any]:
 def _loud(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     def checked(text: str) -> Any:
         try:
-            return convert(text)
+            value = convert(text)
         except ValueError as error:
             kind = {int: "a whole number", float: "a number"}.get(typing.cast(type, convert), "valid")
             raise argparse.ArgumentTypeError(f"{text!r} is not {kind}") from error
+        if isinstance(value, float) and not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+        return value
 
     return checked
 

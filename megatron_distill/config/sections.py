@@ -130,6 +130,9 @@ class OptimizerConfig:
         _at_least(self, 0, "lr", "weight_decay", "clip_grad", "lr_warmup_iters", "min_lr_ratio")
         if self.lr_warmup_iters is not None and self.lr_warmup_tokens is not None:
             raise ConfigError("give at most one of --lr-warmup-iters and --lr-warmup-tokens")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"--{name} {getattr(self, name)} must be at least 0 and below 1")
         if self.optimizer == "adamw" and self.decay_semantics == "schedule":
             raise ConfigError("--optimizer adamw needs --decay-semantics lr (schedule is Lion's, as in the papers)")
 

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from megatron_distill import _csrc
 from megatron_distill.batch import Batch
-from megatron_distill.config.error import ConfigError
 
 from .indexed import IndexedCorpus
-from .split import Span
+from .split import Span, num_windows
 
 
 class BatchLoader:
@@ -27,13 +26,8 @@ class BatchLoader:
 
     def __init__(self, corpus: IndexedCorpus, *, span: Span, seq_length: int, seed: int, shuffle: bool = True) -> None:
         self.corpus, self.first, self.seq_length, self.seed, self.shuffle = corpus, span[0], seq_length, seed, shuffle
-        self.num_samples = (span[1] - 1) // seq_length
+        self.num_samples = num_windows(corpus, span, seq_length)
         """Windows of an epoch."""
-        if self.num_samples < 1:
-            raise ConfigError(
-                f"{corpus.prefix} gives {span[1]:,} tokens here, fewer than the {seq_length} + 1 of one sample; "
-                "give more text, another --split, or a smaller --seq-length"
-            )
 
     def sample_numbers(self, positions: Sequence[int]) -> NDArray[np.int64]:
         """The window that stands at each position."""

@@ -39,3 +39,18 @@ def split_spans(corpus: IndexedCorpus, text: str) -> tuple[Span, Span, Span]:
     starts = [corpus.document_start(document) for document in borders]
     train, valid, test = ((a, b - a) for a, b in zip(starts, starts[1:], strict=False))
     return train, valid, test
+
+
+def num_windows(corpus: IndexedCorpus, span: Span, seq_length: int) -> int:
+    """Samples of `seq_length` + 1 tokens in a span; neighbours share one token, the last of one and first of the next.
+
+    Raises:
+        ConfigError: not even one.
+    """
+    count = (span[1] - 1) // seq_length
+    if count < 1:
+        raise ConfigError(
+            f"{corpus.prefix} gives {span[1]:,} tokens here, fewer than the {seq_length} + 1 of one sample; "
+            "give more text, another --split, or a smaller --seq-length"
+        )
+    return count

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from megatron_distill.config.error import ConfigError
+
 _PEAK_BF16_TFLOPS = {"A100": 312.0, "A800": 312.0, "H100": 989.0, "H200": 989.0, "H800": 989.0, "B200": 2250.0}
 # Dense bf16 figures of the vendors' data sheets, for model FLOPs utilisation.
 
@@ -111,6 +113,11 @@ def prepare(local_rank: int) -> None:
     # Tensor parallelism needs one queue so that communication overlaps computation in issue order.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     if is_cuda():
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigError(
+                f"this node has {torch.cuda.device_count()} GPUs, but local rank {local_rank} was started; "
+                "lower torchrun's --nproc-per-node"
+            )
         torch.cuda.set_device(local_rank)
     elif not isinstance(torch.cuda.current_device, functools.partial):
         _make_cuda_mean_cpu()

@@ -56,6 +56,8 @@ def _train(student: Student, state: TrainState, metrics: Metrics, signals: _Stop
     """The loop; returns whether it was stopped before its end."""
     plan = student.plan
     feed = Feed(plan)
+    if feed.valid is None:
+        metrics.say("no validation: --split leaves less than one sample for it")
     if state.iteration == 0:
         _validate(student, state, feed, metrics)
     saved_at = state.iteration if plan.resume_from is not None else -1

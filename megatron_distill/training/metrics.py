@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from megatron_distill import __version__
-from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import to_flags
 from megatron_distill.parallel import device
 from megatron_distill.parallel.worlds import World
@@ -217,10 +216,8 @@ def _cut_after(path: Path, iteration: int) -> None:
 
 
 def _wandb(project: str, name: str, config: dict[str, Any]) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise ConfigError("--wandb-project needs wandb: pip install wandb, or leave the flag out") from error
+    import wandb
+
     return wandb.init(project=project, name=name, config=config)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelConfig, ModelShape
 from megatron_distill.config.run import Layout, RunConfig, layout
 from megatron_distill.data.indexed import IndexedCorpus
+from megatron_distill.data.split import num_windows, split_spans
 from megatron_distill.data.tokenizer import vocab_size
 from megatron_distill.pruning.when import RemovalSchedule, parse_tokens, tokens_to_iters
 from megatron_distill.pruning.where import layers_to_remove
@@ -107,6 +110,8 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
     _check_stages(plan)
     _check_resumed_layers(plan, own, run)
     _check_data(plan)
+    _check_folder(run)
+    _check_wandb(config)
     return plan
 
 
@@ -191,6 +196,8 @@ def _check_data(plan: RunPlan) -> None:
         if prefix is None:
             continue
         corpus = IndexedCorpus(prefix)
+        span = split_spans(corpus, data.split)[0] if prefix == data.data_path else (0, corpus.num_tokens)
+        num_windows(corpus, span, data.seq_length)
         if corpus.num_tokens * corpus.dtype.itemsize > _SCAN_BYTES:
             continue
         largest = corpus.max_token()
@@ -199,3 +206,14 @@ def _check_data(plan: RunPlan) -> None:
                 f"{flag} {prefix} has token {largest}, but the model knows only {plan.shape.vocab_size} tokens; "
                 "give the tokenizer it was made with, or a larger --vocab-size"
             )
+
+
+def _check_folder(run: Path) -> None:
+    there = next(p for p in (run, *run.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"--save {run} cannot be made: {there} is not a folder that can be written to")
+
+
+def _check_wandb(config: RunConfig) -> None:
+    if config.logging.wandb_project and importlib.util.find_spec("wandb") is None:
+        raise ConfigError("--wandb-project needs wandb: pip install wandb, or leave the flag out")

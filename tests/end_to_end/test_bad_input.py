@@ -1,0 +1,153 @@
+"""What a user can get wrong: one sentence that says what to do, exit code 2, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megatron_distill.config.error import ConfigError
+from megatron_distill.config.flags import parse
+from megatron_distill.config.run import RunConfig
+from megatron_distill.training.plan import make_plan
+from tests.support.corpora import write_corpus
+from tests.support.runs import MODEL, ROOT, SMALL, start
+
+WRONG = [  # flags, ranks, what the sentence must hold
+    (["--tensor-model-parallel-size", "3"], 3, ["--num-attention-heads 4", "--tensor-model-parallel-size 3"]),
+    (["--num-layers", "5", "--pipeline-model-parallel-size", "2"], 2, ["5 layers", "--pipeline-model-parallel-size 2"]),
+    (
+        ["--pruning-layout", "1", "--pipeline-model-parallel-size", "2"],
+        2,
+        ["3 layers after pruning", "--pipeline-model-parallel-size 2"],
+    ),
+    (["--tensor-model-parallel-size", "2"], 3, ["3 ranks", "--tensor-model-parallel-size 2"]),
+    (["--micro-batch-size", "3"], 1, ["--global-batch-size 4", "--micro-batch-size 3"]),
+    (["--global-batch-size", "2"], 2, ["--global-batch-size 2", "data-parallel size 2"]),
+    (["--vocab-size", "40"], 1, ["token 59", "40 tokens", "--vocab-size"]),
+    (["--hidden-size", "66"], 1, ["--hidden-size 66", "--num-attention-heads 4"]),
+    (["--pruning-layout", "max-gap", "--pruning-num-layers", "3"], 1, ["--pruning-num-layers 3", "between 1 and 2"]),
+    (["--pruning-layout", "0,1"], 1, ["0", "first and the last stay"]),
+    (["--pruning-layout", "maxgap"], 1, ["maxgap", "max-gap"]),
+    (["--pruning-layout", "max-gap", "--pruning-seed-tokens", "1M"], 1, ["the run has only 4 steps"]),
+    (["--pruning-layout", "max-gap", "--pruning-seed-tokens", "1X"], 1, ["'1X' is not a number of tokens"]),
+    (["--tensor-model-paralel-size", "2"], 1, ["--tensor-model-paralel-size", "did you mean --tensor-model-parallel"]),
+    (["--no-such-thing"], 1, ["there is no flag --no-such-thing", "--help"]),
+    (["stray"], 1, ["'stray'", "flags start with --"]),
+    (["--lr", "fast"], 1, ["--lr", "'fast' is not a number"]),
+    (["--lr", "nan"], 1, ["--lr", "'nan' is not a finite number"]),
+    (["--lr", "-1"], 1, ["--lr -1.0 must be at least 0"]),
+    (["--beta2", "1.0"], 1, ["--beta2 1.0", "below 1"]),
+    (["--micro-batch-size", "2.5"], 1, ["'2.5' is not a whole number"]),
+    (["--optimizer", "adam"], 1, ["'adam'", "'lion', 'adamw'"]),
+    (["--optimizer", "adamw"], 1, ["--decay-semantics lr"]),
+    (["--train-tokens", "1M"], 1, ["exactly one of --train-iters and --train-tokens"]),
+    (["--lr-warmup-iters", "4"], 1, ["warm-up of 4 steps", "run of 4 steps"]),
+    (["--split", "1,2,3,4"], 1, ["--split 1,2,3,4"]),
+    (["--split", "1,99,0", "--seq-length", "256"], 1, ["fewer than the 256 + 1", "--split"]),
+    (["--seq-length", "4096"], 1, ["--seq-length 4096", "--max-position-embeddings"]),
+    (["--load", "/no/such/run"], 1, ["/no/such/run"]),
+    (["--tokenizer", "/no/such/tokenizer.json"], 1, ["/no/such/tokenizer.json"]),
+    (["--save", "/dev/null/run"], 1, ["/dev/null", "not a folder"]),
+    (["--model", "palm-300"], 1, ["palm-300 is not known", "did you mean palm-300m"]),
+    (["@/no/such/flags.txt"], 1, ["no file of flags /no/such/flags.txt"]),
+    (["--wandb-project", "x"], 1, ["pip install wandb"]),
+]
+
+
+@pytest.mark.parametrize(("flags", "ranks", "says"), WRONG, ids=[" ".join(w[0]) for w in WRONG])
+def test_one_sentence_before_anything_starts(
+    flags: list[str], ranks: int, says: list[str], corpus: Path, tmp_path: Path
+) -> None:
+    common = [*MODEL, *SMALL, "--data-path", str(corpus), "--train-iters", "4", "--save", str(tmp_path / "run")]
+    with pytest.raises(ConfigError) as caught:
+        make_plan(parse(RunConfig, [*common, *flags]), world_size=ranks)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    for part in says:
+        assert part in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_program_says_it_and_exits_with_2(corpus: Path, tmp_path: Path) -> None:
+    done = start(*MODEL, *SMALL, "--data-path", corpus, "--train-itres", 4, "--save", tmp_path / "run", check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "pretrain_distill.py: there is no flag --train-itres; did you mean --train-iters?\n"
+
+
+def test_torchrun_workers_say_it_once(corpus: Path, tmp_path: Path) -> None:
+    flags = [*MODEL, *SMALL, "--data-path", corpus, "--train-iters", 4, "--save", tmp_path / "run"]
+    done = start(*flags, "--tensor-model-parallel-size", 3, ranks=2, check=False)
+    assert done.returncode != 0  # torchrun's own: it reports exit code 2 of the workers and exits with 1
+    assert done.stderr.count("pretrain_distill.py: --num-attention-heads 4 must be") == 1
+    assert "Traceback (most recent call last)" not in done.stderr.split("pretrain_distill.py FAILED")[0].split("E1")[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("missing", ["--data-path", "--save", "--train-iters"])
+def test_what_is_missing_is_named(missing: str, corpus: Path, tmp_path: Path) -> None:
+    pairs = {"--data-path": str(corpus), "--train-iters": "4", "--save": str(tmp_path / "run")}
+    flags = [part for name, value in pairs.items() if name != missing for part in (name, value)]
+    with pytest.raises(ConfigError, match=missing):
+        make_plan(parse(RunConfig, [*MODEL, *SMALL, *flags]), world_size=1)
+
+
+def plan_with(prefix: Path, tmp_path: Path, *flags: str) -> None:
+    common = [*MODEL, *SMALL, "--data-path", str(prefix), "--train-iters", "4", "--save", str(tmp_path / "run")]
+    make_plan(parse(RunConfig, [*common, *flags]), world_size=1)
+
+
+@pytest.mark.parametrize("kind", ["bin", "idx"])
+def test_a_missing_file_of_the_corpus(kind: str, tmp_path: Path) -> None:
+    prefix = write_corpus(tmp_path / "text")
+    Path(f"{prefix}.{kind}").unlink()
+    with pytest.raises(ConfigError, match=f"there is no file {prefix}.{kind}"):
+        plan_with(prefix, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bin", "idx"])
+def test_a_corpus_that_was_cut_off(kind: str, tmp_path: Path) -> None:
+    prefix = write_corpus(tmp_path / "text")
+    path = Path(f"{prefix}.{kind}")
+    os.truncate(path, path.stat().st_size - 2)
+    with pytest.raises(ConfigError, match=rf"text\.{kind} .*tools/preprocess_data\.py"):
+        plan_with(prefix, tmp_path)
+
+
+def test_a_checkpoint_of_another_architecture(base_run: Path, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="its hidden_size is 64, this run's is 128"):
+        plan_with(corpus, tmp_path, "--load", str(base_run), "--num-layers", "6", "--hidden-size", "128")
+    with pytest.raises(ConfigError, match="its num_layers is 6, this run's is 4"):
+        plan_with(corpus, tmp_path, "--load", str(base_run))
+    with pytest.raises(ConfigError, match="its add_bias_linear is False, this run's is True"):
+        plan_with(corpus, tmp_path, "--load", str(base_run), "--num-layers", "6", "--model", "palm-tiny-paper")
+
+
+def test_a_run_folder_is_not_overwritten_by_another_run(base_run: Path, corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(base_run, run)
+    before = sorted(p.relative_to(run) for p in run.rglob("*"))
+    with pytest.raises(ConfigError, match="holds another model"):
+        plan_with(corpus, tmp_path)
+    with pytest.raises(ConfigError, match="was trained with --optimizer lion, not adamw"):
+        plan_with(corpus, tmp_path, "--num-layers", "6", "--optimizer", "adamw", "--decay-semantics", "lr")
+    assert sorted(p.relative_to(run) for p in run.rglob("*")) == before
+
+
+def test_dry_run_needs_no_data_and_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['megatron'] = None; import pretrain_distill as p;"
+        "sys.exit(p.main(sys.argv[1:]))"
+    )
+    flags = ["--model", "palm-1.1b-paper", "--train-tokens", "20B", "--global-batch-size", "1024", "--save", "x"]
+    flags += ["--nominal-tokens", "--pruning-layout", "max-gap", "--pruning-seed-tokens", "1B", "--dry-run"]
+    done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "1,110,347,776 parameters" in done.stdout
+    assert "(606,687,232 parameters)" in done.stdout
+    assert "before step 501: layers 1, 3, 5" in done.stdout
