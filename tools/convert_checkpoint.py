@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from megatron_distill.checkpoint.manifest import find_checkpoint, read_manifest
@@ -58,21 +59,37 @@ def describe(run: Path) -> str:
 
 
 def export(run: Path, out: Path) -> int:
-    """Write `out` and compare the logits of both models on text-like tokens."""
+    """Write `out` and compare it with the checkpoint."""
     from megatron_distill.checkpoint.huggingface import export as write_folder
-    from megatron_distill.checkpoint.huggingface import largest_difference
-    from megatron_distill.config.run import Layout
-    from megatron_distill.parallel.worlds import Role, open_world
 
     folder = find_checkpoint(run)
+    with _single_world():
+        write_folder(folder, read_manifest(folder), out)
+    return compare(run, out)
+
+
+def compare(run: Path, out: Path) -> int:
+    """Compare the logits of a checkpoint and of a Hugging Face folder on random tokens; 0 if they are equal."""
+    from transformers.utils import logging
+
+    from megatron_distill.checkpoint.huggingface import largest_difference
+
+    logging.disable_progress_bar()
+    folder = find_checkpoint(run)
     manifest = read_manifest(folder)
-    with open_world((Role("convert", Layout(tensor=1, pipeline=1, data=1, num_microbatches=1)),)):
-        write_folder(folder, manifest, out)
+    with _single_world():
         difference = largest_difference(folder, manifest, out)
     limit = TOLERANCE[manifest.dtype]
     verdict = "equal" if difference <= limit else "NOT EQUAL"
     print(f"wrote {out}: logits {verdict}, largest difference {difference:.2g} (limit {limit:g}, {manifest.dtype})")
     return 0 if difference <= limit else 1
+
+
+def _single_world() -> AbstractContextManager[object]:
+    from megatron_distill.config.run import Layout
+    from megatron_distill.parallel.worlds import Role, open_world
+
+    return open_world((Role("convert", Layout(tensor=1, pipeline=1, data=1, num_microbatches=1)),))
 
 
 if __name__ == "__main__":

@@ -62,18 +62,24 @@ def read_manifest(folder: Path) -> Manifest:
         values = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"{folder} is not a checkpoint: it has no {NAME}") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} is damaged: it holds no object")
     if values.get("format") != FORMAT:
         raise ConfigError(f"{path} has format {values.get('format')}; this version reads {FORMAT}")
-    for name, size in values["files"].items():
+    try:
+        values["shape"] = shape_from_dict(values["shape"])
+        values["layers"], values["trainable_layers"] = tuple(values["layers"]), tuple(values["trainable_layers"])
+        manifest = Manifest(**values)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+    for name, size in manifest.files.items():
         found = (folder / name).stat().st_size if (folder / name).exists() else None
         if found != size:
             state = "is missing" if found is None else f"has {found} bytes"
             raise ConfigError(f"checkpoint {folder} is incomplete: {name} {state}, it should have {size} bytes")
-    values["shape"] = shape_from_dict(values["shape"])
-    values["layers"], values["trainable_layers"] = tuple(values["layers"]), tuple(values["trainable_layers"])
-    return Manifest(**values)
+    return manifest
 
 
 def latest_checkpoint(run: Path) -> Path | None:

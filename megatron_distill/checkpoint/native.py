@@ -18,6 +18,7 @@ from typing import Any
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+from torch.distributed.checkpoint.api import CheckpointException  # a BaseException, of all things
 
 from megatron_distill.models.build import Decoder
 from megatron_distill.optim.sharded_state import (
@@ -49,8 +50,8 @@ def save_checkpoint(run: Path, manifest: Manifest, model: Decoder, optimizer: Di
     failure = ""
     try:
         dist_checkpointing.save(state, str(partial), content_metadata={"format": manifest.format})
-    except Exception as error:  # noqa: BLE001 - every rank must learn of it before any of them goes on
-        failure = f"{type(error).__name__}: {error}"
+    except (Exception, CheckpointException) as error:  # every rank must learn of it before any of them goes on
+        failure = str(error).strip().splitlines()[-1]
     _raise_together(failure, partial)
     if dist.get_rank() == 0:
         files = {str(p.relative_to(partial)): p.stat().st_size for p in partial.rglob("*") if p.is_file()}
@@ -103,7 +104,9 @@ def _raise_together(failure: str, partial: Path) -> None:
         return
     if dist.get_rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
-    raise OSError(f"the checkpoint {partial.name.removeprefix('.partial_')} could not be written: {first}")
+    raise OSError(
+        f"the checkpoint {partial.name.removeprefix('.partial_')} could not be written ({first}); is the disk full? earlier checkpoints are whole"
+    )
 
 
 def _flush(path: Path) -> None:

@@ -105,14 +105,14 @@ def _step(
     state.consumed_tokens += plan.tokens_per_iter
     state.paper_tokens += plan.tokens_per_iter
     state.flops += plan.tokens_per_iter * plan.shape.flops_per_token(config.data.seq_length, len(student.layers))
+    state.skipped_in_a_row = state.skipped_in_a_row + 1 if result.skipped else 0
+    state.skipped_steps += result.skipped
     metrics.step(state, result, lr)
-    _count_skipped(state, result, config.training.max_nan_steps)
+    _check_skipped(state, result, config.training.max_nan_steps)
     return result
 
 
-def _count_skipped(state: TrainState, result: StepResult, limit: int) -> None:
-    state.skipped_in_a_row = state.skipped_in_a_row + 1 if result.skipped else 0
-    state.skipped_steps += result.skipped
+def _check_skipped(state: TrainState, result: StepResult, limit: int) -> None:
     if state.skipped_in_a_row >= limit:
         raise TooManySkippedSteps(
             f"the gradient was not finite for {limit} steps in a row up to step {state.iteration} "

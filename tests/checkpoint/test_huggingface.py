@@ -1,0 +1,86 @@
+"""transformers says what we say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.runs import MODEL, ROOT, SMALL, environment, start
+
+
+def convert(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "tools/convert_checkpoint.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    (folder / "text.jsonl").write_text(json.dumps({"text": "to be or not to be, that is the question " * 50}) + "\n")
+    tool = [sys.executable, "tools/train_tokenizer.py", "--input", folder / "text.jsonl", "--vocab-size", "320"]
+    subprocess.run([*tool, "--output", folder / "tokenizer.json"], check=True, cwd=ROOT, env=environment())
+    return folder / "tokenizer.json"
+
+
+@pytest.mark.parametrize("ranks", [0, 4])
+def test_logits_of_a_pruned_model_are_equal(ranks: int, corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+    layout = ["--tensor-model-parallel-size", 2, "--pipeline-model-parallel-size", 2] if ranks else []
+    start(
+        *(*MODEL, "--vocab-size", 300, *SMALL, "--num-layers", 6, "--data-path", corpus, "--tokenizer", tokenizer),
+        *("--train-iters", 6, "--pruning-layout", "1,3", "--pruning-seed-tokens", 256, "--save", tmp_path / "run"),
+        *layout,
+        ranks=ranks,
+    )
+    done = convert("to-hf", tmp_path / "run", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "logits equal" in done.stdout
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["num_hidden_layers"] == 4
+    code = (
+        "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer; folder = sys.argv[1];"
+        "t = AutoTokenizer.from_pretrained(folder); m = AutoModelForCausalLM.from_pretrained(folder);"
+        "print(m.generate(**t('to be or', return_tensors='pt'), max_new_tokens=3, do_sample=False).shape)"
+    )
+    # As anybody would load it: without this project on the path.
+    alone = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "out"], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert alone.returncode == 0, alone.stderr
+
+
+def test_a_difference_is_found(corpus: Path, tmp_path: Path) -> None:
+    """The comparison is not a formality: a changed export fails it."""
+    run, out = tmp_path / "run", tmp_path / "out"
+    start(*MODEL, *SMALL, "--data-path", corpus, "--train-iters", 2, "--save", run)
+    assert convert("to-hf", run, out).returncode == 0
+    code = (
+        "import sys; from safetensors.torch import load_file, save_file; p = sys.argv[1] + '/model.safetensors';"
+        "t = load_file(p); q = t['model.layers.1.self_attn.q_proj.weight']; q.copy_(q.flip(0)); save_file(t, p);"
+        "from pathlib import Path; from tools.convert_checkpoint import compare; sys.exit(compare(Path(sys.argv[2]), Path(sys.argv[1])))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, out, run], capture_output=True, text=True, cwd=ROOT, env=environment()
+    )
+    assert found.returncode == 1, found.stderr
+    assert "NOT EQUAL" in found.stdout
+
+
+def test_what_cannot_be_exported_is_said(corpus: Path, tmp_path: Path) -> None:
+    start(*MODEL, "--model", "palm-tiny-paper", *SMALL, "--data-path", corpus, "--train-iters", 1, "--save", tmp_path)
+    done = convert("to-hf", tmp_path, tmp_path / "out")
+    assert done.returncode == 2
+    assert "-paper model" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert convert("to-hf", tmp_path / "nothing", tmp_path / "out").returncode == 2
+
+
+def test_inspect_tells_what_a_checkpoint_is(base_run: Path) -> None:
+    done = convert("inspect", base_run)
+    assert done.returncode == 0
+    assert "layers kept: 0, 1, 2, 3, 4, 5" in done.stdout
+    assert "step 30, 3,840 tokens seen, optimizer lion" in done.stdout
