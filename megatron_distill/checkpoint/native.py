@@ -104,8 +104,9 @@ def _raise_together(failure: str, partial: Path) -> None:
         return
     if dist.get_rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
+    name = partial.name.removeprefix(".partial_")
     raise OSError(
-        f"the checkpoint {partial.name.removeprefix('.partial_')} could not be written ({first}); is the disk full? earlier checkpoints are whole"
+        f"the checkpoint {name} could not be written ({first}); is the disk full? earlier checkpoints are whole"
     )
 
 
