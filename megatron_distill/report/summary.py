@@ -53,8 +53,9 @@ def verdict(entries: Entries) -> str:
     better = "better" if ours < scratch else "WORSE"
     return (
         f"With {size:.0%} of the base's parameters the compressed model, which starts from the base and so also costs "
-        f"what it cost, has perplexity {ours:,.2f}; the base has {base:,.2f}. A model of the same size trained from scratch on the same {entries['scratch']['tokens']:,} "
-        f"tokens has {scratch:,.2f}: compressing is {better} by {abs(scratch - ours) / scratch:.0%}."
+        f"what it cost, has perplexity {ours:,.2f}; the base has {base:,.2f}. A model of the same size trained from "
+        f"scratch on the same {entries['scratch']['tokens']:,} tokens has {scratch:,.2f}: compressing is {better} by "
+        f"{abs(scratch - ours) / scratch:.0%}."
     )
 
 
