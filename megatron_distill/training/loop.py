@@ -69,7 +69,7 @@ def _train(student: Student, state: TrainState, metrics: Metrics, signals: _Stop
             if state.iteration == plan.last_removal:
                 state.initial_perplexity = None
                 _validate(student, state, feed, metrics)
-        result = _step(student, state, batches, metrics, signals)
+        result = take_step(student, state, batches, metrics, should_stop=signals.received)
         last = state.iteration == plan.total_iters
         stop = (result.stop or state.iteration == plan.config.training.exit_interval) and not last
         if last or (state.iteration % plan.config.training.eval_interval == 0 and not stop):
@@ -85,9 +85,14 @@ def _train(student: Student, state: TrainState, metrics: Metrics, signals: _Stop
     return False
 
 
-def _step(
-    student: Student, state: TrainState, batches: Iterator, metrics: Metrics, signals: _StopSignals
+def take_step(
+    student: Student, state: TrainState, batches: Iterator, metrics: Metrics, *, should_stop: bool
 ) -> StepResult:
+    """One step of a run: learning rate, update, counters, log line. Collective over the role.
+
+    Raises:
+        TooManySkippedSteps: --max-nan-steps in a row updated nothing.
+    """
     plan, config = student.plan, student.plan.config
     lr = learning_rate(
         state.iteration + 1,
@@ -98,7 +103,7 @@ def _step(
         style=config.optimizer.lr_decay_style,
     )
     begun = time.perf_counter()
-    result = train_step(student, batches, lr, should_stop=signals.received)
+    result = train_step(student, batches, lr, should_stop=should_stop)
     state.seconds += time.perf_counter() - begun
     state.iteration += 1
     state.consumed_samples += config.training.global_batch_size
