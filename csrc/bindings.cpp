@@ -12,6 +12,10 @@ namespace {
 
 py::array_t<int64_t> windows(const IndexedCorpus& corpus, const Int64Array& starts, int64_t length) {
   if (starts.ndim() != 1) throw std::invalid_argument("starts must be a vector");
+  if (length < 0 || static_cast<uint64_t>(length) > corpus.num_tokens()) {  // before memory is asked for
+    throw std::out_of_range("no " + std::to_string(length) + " tokens are inside the corpus of " +
+                            std::to_string(corpus.num_tokens()));
+  }
   py::array_t<int64_t> out({static_cast<py::ssize_t>(starts.size()), static_cast<py::ssize_t>(length)});
   const int64_t* from = starts.data();
   int64_t* to = out.mutable_data();

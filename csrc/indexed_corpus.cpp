@@ -72,9 +72,12 @@ IndexedCorpus::IndexedCorpus(const std::string& prefix)
   num_tokens_ = bin_.size() / item_size_;
 }
 
-uint64_t IndexedCorpus::document_start(uint64_t document) const {
-  if (document > num_documents_) throw std::out_of_range("there are only " + std::to_string(num_documents_) + " documents");
-  const auto sequence = load<int64_t>(idx_.data() + documents_at_ + 8 * document);
+uint64_t IndexedCorpus::document_start(int64_t document) const {
+  if (document < 0 || static_cast<uint64_t>(document) > num_documents_) {
+    throw std::out_of_range("there is no document " + std::to_string(document) + ", only " +
+                            std::to_string(num_documents_) + " of them");
+  }
+  const auto sequence = load<int64_t>(idx_.data() + documents_at_ + 8 * static_cast<uint64_t>(document));
   if (sequence < 0 || static_cast<uint64_t>(sequence) > num_sequences_) damaged("a document lies outside it");
   if (static_cast<uint64_t>(sequence) == num_sequences_) return num_tokens_;
   const auto offset = load<int64_t>(idx_.data() + offsets_at_ + 8 * sequence);
@@ -95,8 +98,8 @@ void IndexedCorpus::windows(const int64_t* starts, int64_t count, int64_t length
     const int64_t start = starts[row];
     if (start < 0 || length < 0 || static_cast<uint64_t>(length) > num_tokens_ ||
         static_cast<uint64_t>(start) > num_tokens_ - static_cast<uint64_t>(length)) {
-      throw std::out_of_range("tokens " + std::to_string(start) + " to " + std::to_string(start + length) +
-                              " are not all inside the corpus of " + std::to_string(num_tokens_));
+      throw std::out_of_range("the " + std::to_string(length) + " tokens from " + std::to_string(start) +
+                              " on are not all inside the corpus of " + std::to_string(num_tokens_));
     }
   }
   switch (dtype_code_) {

@@ -27,7 +27,7 @@ class IndexedCorpus {
   uint64_t item_size() const { return item_size_; }
 
   // Position of the first token of a document in the stream; of document `num_documents()`, the end.
-  uint64_t document_start(uint64_t document) const;
+  uint64_t document_start(int64_t document) const;
 
   // Tokens [start, start + length) for each of `count` starts, as int64, row after row.
   void windows(const int64_t* starts, int64_t count, int64_t length, int64_t* out) const;

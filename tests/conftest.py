@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.corpora import write_corpus
 from tests.support.runs import MODEL, SMALL, start
+from tests.support.texts import write_text
+from tests.support.tools import run_tool
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +24,26 @@ def base_run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     run = tmp_path_factory.mktemp("base") / "run"
     start(*MODEL, *SMALL, "--num-layers", 6, "--data-path", corpus, "--train-iters", 30, "--save", run)
     return run
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """JSON lines of invented prose, code and other alphabets."""
+    return write_text(tmp_path_factory.mktemp("text") / "text.jsonl")
+
+
+@pytest.fixture(scope="session")
+def bpe_file(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
+    """A tokenizer.json trained on `text_file`."""
+    path = tmp_path_factory.mktemp("bpe") / "tokenizer.json"
+    run_tool("train_tokenizer", "--input", text_file, "--vocab-size", 400, "--output", path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_file(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
+    """A SentencePiece .model trained on `text_file`."""
+    path = tmp_path_factory.mktemp("sentencepiece") / "spm.model"
+    kind = ("--kind", "sentencepiece")
+    run_tool("train_tokenizer", "--input", text_file, "--vocab-size", 500, "--output", path, *kind)
+    return path

@@ -14,6 +14,9 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+from megatron_distill.config.error import ConfigError
+from megatron_distill.data.whole_file import written_whole
+
 LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "lib2to3", "encodings", "__pycache__"}
 
 
@@ -28,11 +31,13 @@ def main() -> int:
         return 2
     # Neighbours would make validation text unlike training text.
     random.Random(0).shuffle(documents)
-    partial = arguments.output.with_name(arguments.output.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for source, text in documents:
-            file.write(json.dumps({"text": text, "source": source}) + "\n")
-    partial.replace(arguments.output)
+    try:
+        with written_whole(arguments.output) as file:
+            for source, text in documents:
+                file.write(json.dumps({"text": text, "source": source}).encode() + b"\n")
+    except (ConfigError, OSError) as error:
+        print(f"gather_text.py: {error}", file=sys.stderr)
+        return 2
     size = arguments.output.stat().st_size
     print(f"{len(documents):,} documents, {size / 1e6:.1f} MB in {arguments.output}")
     return 0

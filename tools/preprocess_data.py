@@ -6,7 +6,6 @@ python tools/preprocess_data.py --input 'c4/*.json.gz' --tokenizer tokenizer.jso
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,10 +23,10 @@ BLOCK_CHARACTERS = 4_000_000
 def main() -> int:
     """Write the corpus; returns the exit code."""
     arguments = parse()
-    if arguments.workers:
-        os.environ["RAYON_NUM_THREADS"] = str(arguments.workers)
     try:
-        tokenizer = load_tokenizer(arguments.tokenizer)
+        if arguments.workers is not None and arguments.workers < 1:
+            raise ConfigError(f"--workers {arguments.workers} must be at least 1")
+        tokenizer = load_tokenizer(arguments.tokenizer, arguments.workers)
         paths = expand(arguments.input)
         with IndexedWriter(arguments.output_prefix, token_dtype(tokenizer.vocab_size)) as writer:
             write(writer, tokenizer, paths, arguments)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.corpus import expand, read_documents
+from megatron_distill.data.whole_file import written_whole
 
 END = "<|endoftext|>"
 
@@ -34,9 +37,13 @@ def main() -> int:
         if arguments.vocab_size < 320:
             raise ConfigError(f"--vocab-size {arguments.vocab_size} must be at least 320: 256 bytes and some words")
         paths = expand(arguments.input)
-        texts = (text for path in paths for text in read_documents(path, arguments.text_key))
+        texts = (text for path in paths for text in read_documents(path, arguments.text_key) if text.strip())
+        first = next(texts, None)
+        if first is None:
+            raise ConfigError(f"{', '.join(arguments.input)} hold no text")
         train = train_bpe if arguments.kind == "bpe" else train_sentencepiece
-        size = train(texts, arguments.vocab_size, arguments.output)
+        with written_whole(arguments.output) as file:
+            size = train(chain([first], texts), arguments.vocab_size, file)
     except (ConfigError, OSError) as error:
         print(f"train_tokenizer.py: {error}", file=sys.stderr)
         return 2
@@ -44,8 +51,8 @@ def main() -> int:
     return 0
 
 
-def train_bpe(texts: Iterator[str], vocab_size: int, output: Path) -> int:
-    """Byte-level BPE as GPT-2's, `<|endoftext|>` with id 0; returns the vocabulary's size."""
+def train_bpe(texts: Iterator[str], vocab_size: int, file: BinaryIO) -> int:
+    """Write byte-level BPE as GPT-2's, `<|endoftext|>` with id 0; returns the vocabulary's size."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -58,36 +65,42 @@ def train_bpe(texts: Iterator[str], vocab_size: int, output: Path) -> int:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    partial = output.with_name(output.name + ".partial")
-    tokenizer.save(str(partial))
-    partial.replace(output)
+    file.write(tokenizer.to_str(pretty=True).encode())
     return tokenizer.get_vocab_size()
 
 
-def train_sentencepiece(texts: Iterator[str], vocab_size: int, output: Path) -> int:
-    """SentencePiece BPE with byte fallback; returns the vocabulary's size."""
+def train_sentencepiece(texts: Iterator[str], vocab_size: int, file: BinaryIO) -> int:
+    """Write SentencePiece BPE with byte fallback; returns the vocabulary's size."""
     import sentencepiece
 
-    partial = output.with_name(output.name + ".partial")
-    with partial.open("wb") as file:
+    failures: list[ConfigError] = []
+
+    def lines() -> Iterator[str]:
+        # The trainer reads sentences; lines are what it makes of documents anyway.
         try:
-            sentencepiece.SentencePieceTrainer.train(
-                # The trainer reads sentences; lines are what it makes of documents anyway.
-                sentence_iterator=(line for text in texts for line in text.splitlines() if line.strip()),
-                model_writer=file,
-                vocab_size=vocab_size,
-                model_type="bpe",
-                byte_fallback=True,
-                character_coverage=0.9995,
-                normalization_rule_name="identity",
-                remove_extra_whitespaces=False,
-                max_sentence_length=1 << 16,
-                minloglevel=2,
-            )
-        except RuntimeError as error:
-            partial.unlink()
-            raise ConfigError(f"SentencePiece cannot make {vocab_size} tokens of this text: {error}") from error
-    partial.replace(output)
+            yield from (line for text in texts for line in text.splitlines() if line.strip())
+        except ConfigError as error:  # the library turns every error into a RuntimeError
+            failures.append(error)
+            raise
+
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines(),
+            model_writer=file,
+            vocab_size=vocab_size,
+            model_type="bpe",
+            byte_fallback=True,
+            character_coverage=0.9995,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            max_sentence_length=1 << 16,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        if failures:
+            raise failures[0] from error
+        reason = str(error).rpartition("] ")[2]  # what precedes is its source line and condition
+        raise ConfigError(f"SentencePiece cannot make {vocab_size} tokens of this text: {reason}") from error
     return vocab_size
 
 

@@ -39,18 +39,15 @@ def read_documents(path: Path, text_key: str = "text") -> Iterator[str]:
         ConfigError: a line that is not JSON or lacks the field, bytes that are not UTF-8, a truncated gzip file;
             names the file and the line.
     """
+    if path.suffix == ".txt":
+        yield _whole_text(path)
+        return
     number = 0
     try:
-        if path.suffix == ".txt":
-            yield path.read_text(encoding="utf-8")
-            return
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):  # noqa: B007 - the handler below names the line
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            for number, line in enumerate(file, 1):  # noqa: B007 - the handlers below name the line
                 if line.strip():
                     yield _text_of(line, text_key)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}, after line {number}: not UTF-8 ({error.reason})") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ConfigError(f"{path}, after line {number}: the gzip file is damaged or cut off ({error})") from error
     except _BadLine as error:
@@ -61,12 +58,33 @@ class _BadLine(ValueError):
     pass
 
 
-def _text_of(line: str, text_key: str) -> str:
+def _whole_text(path: Path) -> str:
+    data = path.read_bytes()
     try:
-        row = json.loads(line)
+        return data.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}, line {line}: not UTF-8 ({error.reason})") from error
+
+
+def _text_of(line: bytes, text_key: str) -> str:
+    try:
+        row = json.loads(line.rstrip().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _BadLine(f"not UTF-8 ({error.reason})") from error
     except json.JSONDecodeError as error:
-        raise _BadLine(f"not JSON ({error.msg} at column {error.colno})") from error
-    if not isinstance(row, dict) or not isinstance(row.get(text_key), str):
-        known = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-        raise _BadLine(f"no text under {text_key!r} (there is {known}); give another --text-key")
-    return row[text_key]
+        raise _BadLine(f"not JSON at column {error.colno} ({error.msg.removesuffix(' at')})") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets without end
+        raise _BadLine(f"JSON that Python does not read ({error})") from error
+    if not isinstance(row, dict):
+        raise _BadLine(f"not a JSON object but {type(row).__name__}")
+    if text_key not in row:
+        raise _BadLine(f"no {text_key!r} among its fields {', '.join(row) or '(none)'}; give another --text-key")
+    text = row[text_key]
+    if not isinstance(text, str):
+        raise _BadLine(f"{text_key!r} holds no text but {type(text).__name__}; give another --text-key")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can say "\ud800", but no tokenizer takes it
+        raise _BadLine(f"{text_key!r} holds half a surrogate pair ({text[error.start]!a})") from error
+    return text

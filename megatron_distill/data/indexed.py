@@ -6,13 +6,14 @@ import struct
 from array import array
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from megatron_distill import _csrc
 from megatron_distill.config.error import ConfigError
+
+from .whole_file import open_partial, partial_path
 
 MAGIC = b"MMIDIDX\x00\x00"
 DTYPES: dict[int, type[np.integer]] = {
@@ -55,8 +56,15 @@ class IndexedCorpus:
         return int(self._files.max_token())
 
     def document_start(self, document: int) -> int:
-        """Position of a document's first token in the stream; of document `num_documents`, the end."""
-        return int(self._files.document_start(document))
+        """Position of a document's first token in the stream; of document `num_documents`, the end.
+
+        Raises:
+            ConfigError: the index says that it lies outside the corpus.
+        """
+        try:
+            return int(self._files.document_start(document))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     def document_tokens(self, document: int) -> NDArray[np.int64]:
         """Tokens of one document."""
@@ -69,34 +77,39 @@ class IndexedCorpus:
 
 
 class IndexedWriter:
-    """Writes a corpus under temporary names; both files get their own only when `with` ends without an error."""
+    """Writes a corpus under temporary names; both files get their own only when `with` ends without an error.
+
+    Raises:
+        ConfigError: files cannot be written there.
+    """
 
     def __init__(self, prefix: str | Path, dtype: np.dtype) -> None:
         self.prefix, self.dtype = str(prefix), np.dtype(dtype)
         self.lengths, self.num_tokens = array("i"), 0
         self._paths = [Path(f"{self.prefix}.{kind}") for kind in ("bin", "idx")]
-        self._partial = [path.with_name(path.name + ".partial") for path in self._paths]
-        self._bin: BinaryIO = self._partial[0].open("wb")
+        self._bin = open_partial(self._paths[0])
 
     def __enter__(self) -> IndexedWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bin.close()
         try:
+            self._bin.close()  # writes what is still in memory, so a full disk may be noticed here
             if kind is None:
                 self._write_index()
-                for partial, path in zip(self._partial, self._paths, strict=True):
-                    partial.replace(path)
+                for path in self._paths:
+                    partial_path(path).replace(path)
         finally:
-            for partial in self._partial:
-                partial.unlink(missing_ok=True)
+            for path in self._paths:
+                partial_path(path).unlink(missing_ok=True)
 
     def add_document(self, tokens: list[int] | NDArray[np.integer]) -> None:
         """Append one document of one sequence. OverflowError if a token does not fit the dtype."""
         values = np.asarray(tokens, dtype=np.int64)
-        if values.size and not np.iinfo(self.dtype).min <= values.min() <= values.max() <= np.iinfo(self.dtype).max:
-            raise OverflowError(f"token {int(values.max())} does not fit {self.dtype}")
+        limits = np.iinfo(self.dtype)
+        outside = values[(values < limits.min) | (values > limits.max)]
+        if outside.size:
+            raise OverflowError(f"token {int(outside[0])} does not fit {self.dtype}")
         self._bin.write(values.astype(self.dtype).tobytes())
         self.lengths.append(values.size)
         self.num_tokens += values.size
@@ -106,7 +119,7 @@ class IndexedWriter:
         lengths = np.frombuffer(self.lengths, dtype=np.int32) if count else np.zeros(0, np.int32)
         offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[:-1] * self.dtype.itemsize
         code = next(code for code, dtype in DTYPES.items() if np.dtype(dtype) == self.dtype)
-        with self._partial[1].open("wb") as file:
+        with open_partial(self._paths[1]) as file:
             file.write(MAGIC + struct.pack("<QBQQ", 1, code, count, count + 1))
             file.write(lengths.tobytes())
             file.write(offsets[:count].astype(np.int64).tobytes())

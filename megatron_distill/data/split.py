@@ -22,7 +22,7 @@ def parse_split(text: str) -> tuple[float, float, float]:
         shares = [float(part) for part in text.replace("/", ",").split(",")]
     except ValueError as error:
         raise ConfigError(f"--split {text} must be up to three numbers such as 969,30,1") from error
-    if len(shares) > 3 or not all(math.isfinite(s) and s >= 0 for s in shares) or shares[0] <= 0:
+    if len(shares) > 3 or not all(s >= 0 for s in shares) or not math.isfinite(sum(shares)) or shares[0] <= 0:
         raise ConfigError(f"--split {text} must be up to three numbers of at least 0, the first above 0: 969,30,1")
     shares += [0.0] * (3 - len(shares))
     train, valid, test = (share / sum(shares) for share in shares)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from megatron_distill.config.error import ConfigError
+
+from .sentencepiece_json import to_tokenizers
+
+if TYPE_CHECKING:
+    import tokenizers
 
 END_OF_DOCUMENT = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>")
 """Tokens that may end a document, the first that is known wins."""
@@ -27,7 +33,7 @@ class Tokenizer(Protocol):
         """Id of the token that ends a document; ConfigError if there is none."""
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens; uses all cores."""
+        """Ids of each text, without special tokens."""
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids."""
@@ -36,8 +42,10 @@ class Tokenizer(Protocol):
         """Files from which transformers' AutoTokenizer loads the same tokenizer."""
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
+def load_tokenizer(path: str | Path, threads: int | None = None) -> Tokenizer:
     """The tokenizer at `path`: a `tokenizer.json`, a folder that holds one, or a SentencePiece `.model`.
+
+    It encodes on `threads` cores, on all of them if absent.
 
     Raises:
         ConfigError: nothing there, or no tokenizer.
@@ -47,7 +55,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         path = path / "tokenizer.json"
     if not path.exists():
         raise ConfigError(f"there is no tokenizer at {path}; give a tokenizer.json, its folder, or a .model file")
-    return SentencePieceTokenizer(path) if path.suffix == ".model" else HuggingFaceTokenizer(path)
+    return SentencePieceTokenizer(path, threads) if path.suffix == ".model" else HuggingFaceTokenizer(path, threads)
 
 
 def vocab_size(path: str | Path) -> int:
@@ -64,10 +72,12 @@ def fingerprint(path: str | Path) -> str:
 class HuggingFaceTokenizer:
     """A `tokenizer.json`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         import tokenizers
 
         self.path = path
+        if threads is not None:
+            os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by the library when it encodes first
         try:
             self._inner = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
@@ -93,25 +103,16 @@ class HuggingFaceTokenizer:
 
     def save_huggingface(self, folder: Path) -> None:
         """tokenizer.json and tokenizer_config.json."""
-        self._inner.save(str(folder / "tokenizer.json"))
-        eod = self._inner.id_to_token(self.eod_id)
-        config: dict[str, Any] = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": eod,
-            "eos_token": eod,
-            "pad_token": eod,
-            "clean_up_tokenization_spaces": False,
-        }
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+        _save(self._inner, self.eod_id, folder)
 
 
 class SentencePieceTokenizer:
     """A SentencePiece `.model`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         import sentencepiece
 
-        self.path = path
+        self.path, self._threads = path, threads or -1
         try:
             self._inner = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError) as error:
@@ -132,17 +133,28 @@ class SentencePieceTokenizer:
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
-        return self._inner.encode(texts, num_threads=-1)
+        return self._inner.encode(texts, num_threads=self._threads)
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids."""
         return self._inner.decode(ids)
 
     def save_huggingface(self, folder: Path) -> None:
-        """The same vocabulary for transformers, through its own SentencePiece converter."""
-        from transformers import LlamaTokenizer
+        """tokenizer.json, made from the model, and tokenizer_config.json."""
+        _save(to_tokenizers(self.path), self.eod_id, folder)
 
-        LlamaTokenizer.from_pretrained(str(self.path.parent), vocab_file=str(self.path)).save_pretrained(folder)
+
+def _save(tokenizer: tokenizers.Tokenizer, eod_id: int, folder: Path) -> None:
+    tokenizer.save(str(folder / "tokenizer.json"))
+    eod = tokenizer.id_to_token(eod_id)
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": eod,
+        "eos_token": eod,
+        "pad_token": eod,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
 
 
 def _first_known(token_to_id: Any, path: Path) -> int:
