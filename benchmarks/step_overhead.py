@@ -39,7 +39,7 @@ SIZES = {
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=12, help="steps of each side that count")
+    parser.add_argument("--rounds", type=int, default=30, help="steps of each side that count")
     arguments = parser.parse_args()
     flags = SIZES["cuda" if torch.cuda.is_available() else "cpu"].split()
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,8 @@
 
 class StreamOrder {
  public:
-  StreamOrder(uint64_t size, uint64_t key) : size_(size), key_(key) {
+  // Keys are mixed first, so that neighbouring ones share no round.
+  StreamOrder(uint64_t size, uint64_t key) : size_(size), key_(mix(key)) {
     if (size == 0) throw std::invalid_argument("an order needs at least one sample");
     while (half_bits_ < 32 && (uint64_t{1} << (2 * half_bits_)) < size) ++half_bits_;
     mask_ = (uint64_t{1} << half_bits_) - 1;
