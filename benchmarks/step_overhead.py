@@ -45,7 +45,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
         write_corpus(corpus, vocab=8192)
-        common = ["--data-path", str(corpus), "--save", folder + "/run", "--train-iters", "100000", "--log-interval", "1"]
+        common = ["--data-path", str(corpus), "--save", folder + "/run"]
+        common += ["--train-iters", "100000", "--log-interval", "1"]
         plan = make_plan(parse(RunConfig, [*flags, *common]), world_size=1)
         with open_world((Role("student", plan.layout),)) as world:
             measure(plan, world, arguments.rounds)
