@@ -2,9 +2,9 @@
 
 python benchmarks/truncated_memory.py
 
-Real runs of pretrain_distill.py, one rank each: allocated bytes of a GPU, or on a CPU the resident bytes above those of a
-run of a tiny model, which is what the interpreter and its libraries take. Two figures: layers removed at the start, and
-removed in the middle of a run, where the peak counts from the removal on.
+Real runs of pretrain_distill.py, one rank each: allocated bytes of a GPU, or on a CPU the resident bytes above those of
+a run of a tiny model, which is what the interpreter and its libraries take. Two figures: layers removed at the start,
+and removed in the middle of a run, where the peak counts from the removal on.
 """
 
 from __future__ import annotations
