@@ -49,7 +49,8 @@ def train(plan: RunPlan) -> int:
     from megatron_distill.parallel.worlds import Role, open_world
     from megatron_distill.training.loop import TooManySkippedSteps, run
 
-    choose_backend(plan.config.training.attention_backend)  # fails here rather than on every rank
+    training = plan.config.training
+    choose_backend(training.attention_backend, training.precision)  # fails here, before any rank waits for another
     timeout = plan.config.parallel.distributed_timeout_minutes
     with open_world((Role("student", plan.layout),), timeout_minutes=timeout) as world:
         try:

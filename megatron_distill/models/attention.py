@@ -6,6 +6,7 @@ import importlib.util
 import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,19 +17,25 @@ PACKAGES = {"te": "transformer_engine", "flash": "flash_attn"}
 """What each backend but sdpa needs; all but sdpa need a GPU."""
 
 
-def choose_backend(asked: str) -> str:
-    """The backend that `--attention-backend` means on this machine: te, flash or sdpa.
+def choose_backend(asked: str, precision: str = "auto") -> str:
+    """The backend that `--attention-backend` means on this machine and in this `--precision`: te, flash or sdpa.
 
     Raises:
         ConfigError: the backend asked for cannot run here.
     """
-    usable = [name for name, package in PACKAGES.items() if device.is_cuda() and importlib.util.find_spec(package)]
+    half = device.dtype(precision) is torch.bfloat16
+    usable = [name for name, package in PACKAGES.items() if device.is_cuda() and half and _is_installed(package)]
     if asked == "auto":
         return (["flash"] if "flash" in usable else usable + ["sdpa"])[0]
     if asked != "sdpa" and asked not in usable:
-        reason = f"the package {PACKAGES[asked]}" if device.is_cuda() else "a GPU"
+        missing = f"the package {PACKAGES[asked]}" if half else "--precision bf16"
+        reason = missing if device.is_cuda() else "a GPU"
         raise ConfigError(f"--attention-backend {asked} needs {reason}, which is not here; use sdpa or auto")
     return asked
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 class CausalAttention(nn.Module):

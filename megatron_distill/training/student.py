@@ -39,7 +39,7 @@ def build_student(plan: RunPlan, iteration: int, *, weights: Path | None, with_o
     training = plan.config.training
     options = BuildOptions(
         dtype=device.dtype(training.precision),
-        attention_backend=choose_backend(training.attention_backend),
+        attention_backend=choose_backend(training.attention_backend, training.precision),
         sequence_parallel=plan.config.parallel.sequence_parallel,
         recompute=training.recompute_granularity == "full",
     )
