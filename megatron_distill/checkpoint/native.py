@@ -82,12 +82,6 @@ def load_checkpoint(folder: Path, model: Decoder, optimizer: DistributedOptimize
     return manifest
 
 
-def reload_master_weights(optimizer: DistributedOptimizer) -> None:
-    """Make the fp32 master weights those of the model, after loading weights alone."""
-    if not optimizer.is_stub_optimizer:
-        optimizer.reload_model_params()
-
-
 def _state(model: Decoder, optimizer: DistributedOptimizer | None, *, loading: bool) -> dict[str, Any]:
     state: dict[str, Any] = {"model": model.sharded_state_dict()}
     if optimizer is not None:

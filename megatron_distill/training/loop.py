@@ -7,8 +7,6 @@ import signal
 import time
 from collections.abc import Iterator
 
-import torch.distributed as dist
-
 from megatron_distill.checkpoint.manifest import read_manifest
 from megatron_distill.optim.learning_rate import learning_rate
 from megatron_distill.parallel import device
@@ -144,8 +142,6 @@ def _remove_layers(student: Student, state: TrainState, metrics: Metrics) -> Stu
     """
     plan, before = student.plan, student.layers
     folder = save_student(student, state)
-    if device.is_cuda():
-        dist.barrier()
     # Drop the last references before the smaller model is built, or both would be held at once.
     vars(student).clear()
     device.release_memory()
