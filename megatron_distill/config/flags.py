@@ -64,6 +64,8 @@ def to_flags(config: Any, prefix: str = "") -> list[str]:
         name = _join(prefix, field.name).replace("_", "-")
         if isinstance(value, bool):
             flags.append(f"--{name}" if value else f"--no-{name}")
+        elif str(value).startswith(("-", "@")):  # alone it would be taken for a flag or a file of flags
+            flags.append(f"--{name}={shlex.quote(str(value))}")
         else:
             values = value if isinstance(value, tuple) else (value,)
             flags.append(" ".join([f"--{name}", *(shlex.quote(str(v)) for v in values)]))
@@ -81,7 +83,10 @@ class _Parser(argparse.ArgumentParser):
         return super()._read_args_from_files(arg_strings)  # type: ignore[misc,no-any-return]
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        return shlex.split(arg_line, comments=True)
+        try:
+            return shlex.split(arg_line, comments=True)
+        except ValueError as error:
+            raise ConfigError(f"the line {arg_line} in a file of flags is wrong: {error}") from error
 
 
 def _unknown_flag(given: str, known: list[str]) -> str:
