@@ -28,8 +28,8 @@ class TooManySkippedSteps(RuntimeError):
 def run(plan: RunPlan, world: World) -> TrainState:
     """Train from where the plan starts to its end, or until asked to stop. Collective over the role."""
     state = TrainState()
-    if plan.resume_from is not None:
-        manifest = read_manifest(plan.resume_from)
+    manifest = read_manifest(plan.resume_from) if plan.resume_from else None
+    if manifest is not None:
         state = TrainState(
             iteration=manifest.iteration,
             consumed_samples=manifest.consumed_samples,
@@ -42,16 +42,19 @@ def run(plan: RunPlan, world: World) -> TrainState:
         weights=plan.resume_from or plan.load_from,
         with_optimizer=plan.resume_from is not None,
     )
+    before = manifest.layers if manifest else student.layers
     with Metrics(plan, world, state) as metrics, _StopSignals() as signals:
         metrics.start(student)
-        stopped = _train(student, state, metrics, signals)
+        stopped = _train(student, state, metrics, signals, before)
         if not stopped:
             metrics.result(state)
     return state
 
 
-def _train(student: Student, state: TrainState, metrics: Metrics, signals: _StopSignals) -> bool:
-    """The loop; returns whether it was stopped before its end."""
+def _train(
+    student: Student, state: TrainState, metrics: Metrics, signals: _StopSignals, before: tuple[int, ...]
+) -> bool:
+    """The loop; returns whether it was stopped before its end. `before`: layers of the checkpoint it goes on from."""
     plan = student.plan
     feed = Feed(plan)
     if feed.valid is None:
@@ -59,14 +62,15 @@ def _train(student: Student, state: TrainState, metrics: Metrics, signals: _Stop
     if state.iteration == 0:
         _validate(student, state, feed, metrics)
     saved_at = state.iteration if plan.resume_from is not None else -1
+    if before != student.layers:
+        _after_removal(student, state, feed, metrics, before)
     batches = feed.training_batches(state.consumed_samples)
     while state.iteration < plan.total_iters:
         if plan.layers_at(state.iteration) != student.layers:
-            student = _remove_layers(student, state, metrics)
+            before = student.layers
+            student = _remove_layers(student, state)
             saved_at = state.iteration
-            if state.iteration == plan.last_removal:
-                state.initial_perplexity = None
-                _validate(student, state, feed, metrics)
+            _after_removal(student, state, feed, metrics, before)
         result = take_step(student, state, batches, metrics, should_stop=signals.received)
         last = state.iteration == plan.total_iters
         stop = (result.stop or state.iteration == plan.config.training.exit_interval) and not last
@@ -134,21 +138,27 @@ def _validate(student: Student, state: TrainState, feed: Feed, metrics: Metrics)
     metrics.validation(state, loss)
 
 
-def _remove_layers(student: Student, state: TrainState, metrics: Metrics) -> Student:
+def _remove_layers(student: Student, state: TrainState) -> Student:
     """Go on with fewer layers: save, forget, and resume from the checkpoint without them.
 
     So the layers leave the model, the optimizer, the checkpoint and the FLOPs count, the others keep their optimizer
     state, pipeline stages are balanced anew, and a crash at any point finds a checkpoint to go on from.
     """
-    plan, before = student.plan, student.layers
+    plan = student.plan
     folder = save_student(student, state)
     # Drop the last references before the smaller model is built, or both would be held at once.
     vars(student).clear()
     device.release_memory()
-    student = build_student(plan, state.iteration, weights=folder, with_optimizer=True)
+    return build_student(plan, state.iteration, weights=folder, with_optimizer=True)
+
+
+def _after_removal(student: Student, state: TrainState, feed: Feed, metrics: Metrics, before: tuple[int, ...]) -> None:
+    """Start counting anew; also when a run goes on from the checkpoint that `_remove_layers` wrote."""
     state.paper_tokens = 0
     metrics.removed(state, sorted(set(before) - set(student.layers)), student.layers)
-    return student
+    if state.iteration == student.plan.last_removal:
+        state.initial_perplexity = None
+        _validate(student, state, feed, metrics)
 
 
 class _StopSignals:

@@ -47,7 +47,9 @@ class Metrics:
         self.run.mkdir(parents=True, exist_ok=True)
         _cut_after(self.run / "metrics.jsonl", self.plan.start)
         self.lines = (self.run / "metrics.jsonl").open("a")
-        self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=self.plan.start or None)
+        # TensorBoard purges this step too, so the first one to come; of a run that starts anew, everything.
+        purge = self.plan.start + 1 if self.plan.start else 0
+        self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=purge)
         project = self.plan.config.logging.wandb_project
         if project:
             self.wandb = _wandb(project, self.run.name, asdict(self.plan.config))
@@ -113,6 +115,8 @@ class Metrics:
 
     def saved(self, folder: Path) -> None:
         """After a checkpoint."""
+        if self.board:
+            self.board.flush()  # what a crash from here on must not take along
         self.say(f"saved {folder}")
 
     def removed(self, state: TrainState, gone: list[int], kept: tuple[int, ...]) -> None:
@@ -199,7 +203,10 @@ def _backend(student: Student) -> str:
 
 
 def _cut_after(path: Path, iteration: int) -> None:
-    """Drop lines of steps that a crash made the run forget, and a line it cut in two."""
+    """Drop lines of steps that a crash made the run forget, and a line it cut in two.
+
+    A checkpoint at a removal is from before it: the removal happens again, and what was said since then as well.
+    """
     if not path.exists():
         return
     kept = []
@@ -208,8 +215,10 @@ def _cut_after(path: Path, iteration: int) -> None:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if iteration and row["iteration"] <= iteration:
-            kept.append(line)
+        again = row["kind"] == "removal" and row["iteration"] == iteration
+        if not iteration or row["iteration"] > iteration or again:
+            break
+        kept.append(line)
     partial = path.with_suffix(".partial")
     partial.write_text("".join(line + "\n" for line in kept))
     partial.rename(path)

@@ -10,7 +10,7 @@ import pytest
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse, to_flags
-from megatron_distill.config.model import ModelConfig, PRESETS
+from megatron_distill.config.model import PRESETS, ModelConfig
 from megatron_distill.config.run import Layout, RunConfig, layout
 from megatron_distill.config.sections import OptimizerConfig, TrainingConfig
 
