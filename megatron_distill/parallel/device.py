@@ -51,7 +51,7 @@ def cpu_flags() -> frozenset[str]:
     if not info.exists():
         return frozenset()
     line = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "")
-    return frozenset(line.split())
+    return frozenset(line.partition(":")[2].split())
 
 
 def has_bf16() -> bool:
