@@ -45,19 +45,10 @@ def undocumented(node: ast.Module | ast.ClassDef, prefix: str) -> Iterator[str]:
     for child in node.body:
         if isinstance(child, Function | ast.ClassDef) and not child.name.startswith("_"):
             own = f"{prefix}:{child.name}"
-            if ast.get_docstring(child) is None and not inherited(node, child):
+            if ast.get_docstring(child) is None:
                 yield own
             if isinstance(child, ast.ClassDef):
                 yield from undocumented(child, own)
-
-
-def inherited(owner: ast.AST, child: ast.AST) -> bool:
-    """Whether a method overrides one of a base class, which says what it does."""
-    return isinstance(owner, ast.ClassDef) and isinstance(child, Function) and child.name in OVERRIDES
-
-
-OVERRIDES = {"forward", "backward", "step", "sharded_state_dict"}
-"""Methods of torch's and megatron-core's base classes."""
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
