@@ -125,7 +125,8 @@ def export(folder: Path, manifest: Manifest, out: Path) -> None:
 def largest_difference(folder: Path, manifest: Manifest, exported: Path, *, tokens: int = 64) -> float:
     """Largest absolute difference between the logits of a checkpoint and of its export, on random tokens.
 
-    Needs a process group of one rank.
+    Both compute in fp32, whatever the weights were saved in: bf16 would round away what there is to see. Needs a
+    process group of one rank.
     """
     from transformers import AutoModelForCausalLM
 
@@ -139,7 +140,8 @@ def largest_difference(folder: Path, manifest: Manifest, exported: Path, *, toke
     options = BuildOptions(dtype=dtype, attention_backend="sdpa")
     ours = build_decoder(manifest.shape, manifest.layers, single, options)
     load_checkpoint(folder, ours, None)
-    theirs: Any = AutoModelForCausalLM.from_pretrained(exported, dtype=dtype)
+    ours.float()
+    theirs: Any = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
     theirs.to(device.current())
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, manifest.shape.vocab_size, (2, tokens), generator=generator).to(device.current())
