@@ -12,7 +12,9 @@ install_torch() {
   else
     # Without a GPU the CPU build: gigabytes smaller. PyTorch keeps it on an index of its own.
     pip install -q torch==2.13.0+cpu 2> /dev/null \
-      || pip install -q torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu
+      || pip install -q torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu 2> /dev/null \
+      || { echo "the CPU build of torch cannot be had here; installing the one with CUDA, several GB" \
+        && pip install -q torch==2.13.0; }
   fi
 }
 
