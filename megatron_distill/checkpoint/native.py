@@ -10,13 +10,17 @@ loads the ones it has: removing layers from a run is resuming it with fewer.
 from __future__ import annotations
 
 import os
+import queue
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch.distributed.checkpoint.api import CheckpointException  # a BaseException, of all things
 
@@ -27,44 +31,42 @@ from megatron_distill.optim.sharded_state import (
     set_optimizer_steps,
     sharded_optimizer_state,
 )
+from megatron_distill.parallel.worlds import FailedTogether, first_failure
 
 from .manifest import NAME, Manifest, read_manifest
+
+_PARTIAL = ".partial_"
+"""What begins so is being written or removed, or was when a run died."""
 
 
 def save_checkpoint(run: Path, manifest: Manifest, model: Decoder, optimizer: DistributedOptimizer, keep: int) -> Path:
     """Write a checkpoint; when this returns on any rank, it is complete on disk and `latest` names it.
 
-    Collective over the role. `keep` newest checkpoints stay (0: all).
+    Collective over the role. `keep` newest checkpoints stay (0: all). A checkpoint of the same step is replaced, so the
+    one that `latest` names must not be saved again.
 
     Raises:
-        OSError: the disk is full or not writable, on every rank; earlier checkpoints and `latest` are untouched.
+        FailedTogether: the disk is full or not writable, on every rank; earlier checkpoints and `latest` are untouched.
     """
     final = run / "checkpoints" / f"iter_{manifest.iteration:07d}"
-    partial = final.with_name(f".partial_{final.name}")
-    if dist.get_rank() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    dist.barrier()
+    partial = final.with_name(_PARTIAL + final.name)
+    is_first = dist.get_rank() == 0
+    with _failing_together(partial):
+        if is_first:
+            _drop_partial(partial.parent)
+            partial.mkdir(parents=True)
     state = _state(model, optimizer, loading=False)
     state["steps"] = optimizer_steps(optimizer)
-    failure = ""
-    try:
+    # For this queue megatron-core would start a server process, which only asynchronous saves need. It outlives a rank
+    # that is killed, with its memory and with the rank's output open, so that `... | tee log` never ends.
+    filesystem_async._results_queue = queue.Queue()
+    with _failing_together(partial):
         dist_checkpointing.save(state, str(partial), content_metadata={"format": manifest.format})
-    except (Exception, CheckpointException) as error:  # every rank must learn of it before any of them goes on
-        failure = str(error).strip().splitlines()[-1]
-    _raise_together(failure, partial)
-    if dist.get_rank() == 0:
-        files = {str(p.relative_to(partial)): p.stat().st_size for p in partial.rglob("*") if p.is_file()}
-        for name in files:
-            _flush(partial / name)
-        replace(manifest, files=files).write(partial)
-        _flush(partial)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        _flush(final.parent)
-        _point_at(run, final.name)
-        _drop_old(final, keep)
-    dist.barrier()
+    with _failing_together(partial):
+        if is_first:
+            _finish(partial, final, manifest)
+            _point_at(run, final.name)
+            _drop_old(final, keep)
     return final
 
 
@@ -89,19 +91,36 @@ def _state(model: Decoder, optimizer: DistributedOptimizer | None, *, loading: b
     return state
 
 
-def _raise_together(failure: str, partial: Path) -> None:
-    """Raise OSError on every rank if any of them failed."""
-    failures: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(failures, failure)
-    first = next(filter(None, failures), None)
-    if first is None:
+@contextmanager
+def _failing_together(partial: Path) -> Iterator[None]:
+    """Raise FailedTogether on every rank if any of them fails within: nobody waits for one that is gone."""
+    failure = ""
+    try:
+        yield
+    except (Exception, CheckpointException) as error:
+        failure = (str(error).strip() or repr(error)).splitlines()[-1]
+    failure = first_failure(failure)
+    if not failure:
         return
     if dist.get_rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
-    name = partial.name.removeprefix(".partial_")
-    raise OSError(
-        f"the checkpoint {name} could not be written ({first}); is the disk full? earlier checkpoints are whole"
+    name = partial.name.removeprefix(_PARTIAL)
+    raise FailedTogether(
+        f"the checkpoint {name} could not be written ({failure}); is the disk full? earlier checkpoints are whole"
     )
+
+
+def _finish(partial: Path, final: Path, manifest: Manifest) -> None:
+    """Give a checkpoint that is written its manifest and, when all of it is on disk, its name."""
+    files = {str(p.relative_to(partial)): p.stat().st_size for p in partial.rglob("*") if p.is_file()}
+    for name in files:
+        _flush(partial / name)
+    replace(manifest, files=files).write(partial)
+    _flush(partial)
+    if final.exists():  # of an attempt that died before `latest` named it
+        final.rename(final.with_name(f"{_PARTIAL}old_{final.name}"))
+    partial.rename(final)
+    _flush(final.parent)
 
 
 def _flush(path: Path) -> None:
@@ -123,4 +142,11 @@ def _point_at(run: Path, name: str) -> None:
 def _drop_old(newest: Path, keep: int) -> None:
     finished = sorted(p for p in newest.parent.glob("iter_*") if (p / NAME).exists() and p.name <= newest.name)
     for folder in finished[:-keep] if keep else []:
+        with suppress(OSError):  # the new checkpoint is whole all the same
+            folder.rename(folder.with_name(f"{_PARTIAL}old_{folder.name}"))  # or a crash would leave half of it
+    _drop_partial(newest.parent)
+
+
+def _drop_partial(checkpoints: Path) -> None:
+    for folder in checkpoints.glob(f"{_PARTIAL}*"):
         shutil.rmtree(folder, ignore_errors=True)

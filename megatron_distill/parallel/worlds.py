@@ -83,6 +83,17 @@ def open_world(roles: tuple[Role, ...], *, timeout_minutes: float = 10.0) -> Ite
             dist.destroy_process_group()
 
 
+class FailedTogether(OSError):
+    """What went wrong on one rank, raised on every rank of its role; the first one says it."""
+
+
+def first_failure(failure: str) -> str:
+    """What the first rank with a failure to tell says, "" if there is none. Collective over the role."""
+    failures: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(failures, failure)
+    return next(filter(None, failures), "")
+
+
 def _store(rank: int, size: int, timeout: timedelta) -> dist.Store:
     if size == 1:
         return dist.HashStore()
