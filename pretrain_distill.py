@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megatron_distill.config.error import ConfigError
@@ -33,10 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
 
             print(describe(plan))
             return 0
+        if plan.finished:
+            if _is_first():
+                print(f"{config.checkpoint.save} is finished, all of its {plan.total_iters} steps are taken")
+            return 0
         return train(plan)
     except ConfigError as error:
-        if int(os.environ.get("RANK", "0")) == 0:
-            print(f"pretrain_distill.py: {error}", file=sys.stderr)
+        if _is_first():
+            _complain(error)
         return 2
 
 
@@ -45,21 +51,37 @@ def train(plan: RunPlan) -> int:
     # megatron-core tells at import which optional packages it misses; `doctor` says that better.
     warnings.filterwarnings("ignore", module=r"megatron\.core")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    from megatron_distill.checkpoint.lock import locked
     from megatron_distill.models.attention import choose_backend
-    from megatron_distill.parallel.worlds import Role, open_world
-    from megatron_distill.training.loop import TooManySkippedSteps, run
+    from megatron_distill.parallel.worlds import FailedTogether, Role, open_world
+    from megatron_distill.training.loop import TooManySkippedSteps, check_same_start, run
 
     training = plan.config.training
     choose_backend(training.attention_backend, training.precision)  # fails here, before any rank waits for another
     timeout = plan.config.parallel.distributed_timeout_minutes
-    with open_world((Role("student", plan.layout),), timeout_minutes=timeout) as world:
+    with (
+        locked(Path(plan.config.checkpoint.save)) if _is_first() else nullcontext(),
+        open_world((Role("student", plan.layout),), timeout_minutes=timeout) as world,
+    ):
+        check_same_start(plan)
         try:
             run(plan, world)
-        except (TooManySkippedSteps, OSError) as error:
+        except (TooManySkippedSteps, FailedTogether) as error:
             if world.is_first:
-                print(f"pretrain_distill.py: {error}", file=sys.stderr)
+                _complain(error)
             return 3 if isinstance(error, TooManySkippedSteps) else 1
+        except (ConfigError, OSError) as error:  # of this rank alone
+            _complain(error)
+            return 2 if isinstance(error, ConfigError) else 1
     return 0
+
+
+def _is_first() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _complain(error: Exception) -> None:
+    print(f"pretrain_distill.py: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

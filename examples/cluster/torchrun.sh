@@ -12,4 +12,6 @@ set -euo pipefail
 export NODES NODE_RANK MASTER_ADDR
 export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
 export TORCH_NCCL_ASYNC_ERROR_HANDLING=1   # a dead peer ends the others instead of leaving them waiting
+# After SIGTERM ranks finish their step and save: as long as the queue gives them (slurm.sbatch), not torchrun's 30 s.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}
 exec bash "${1:?the script to run, such as examples/compress/1.1b.sh}" "${@:2}"

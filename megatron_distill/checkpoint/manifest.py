@@ -36,6 +36,8 @@ class Manifest:
     dtype: str
     progress: dict[str, Any] = field(default_factory=dict)
     """What the loop counts: FLOPs so far, skipped steps, seconds."""
+    sample_order: dict[str, Any] = field(default_factory=dict)
+    """What fixes which sample comes when: a run that goes on must have the same."""
     tokenizer: str | None = None
     """The tokenizer's file, copied into the run folder."""
     files: dict[str, int] = field(default_factory=dict)
@@ -86,15 +88,38 @@ def latest_checkpoint(run: Path) -> Path | None:
     """The newest checkpoint of a run folder, None if there is none yet.
 
     Raises:
-        ConfigError: `latest` names a checkpoint that is gone.
+        ConfigError: `latest` cannot be read or names a checkpoint that is gone.
     """
     pointer = run / "latest"
     if not pointer.exists():
         return None
-    folder = run / "checkpoints" / pointer.read_text().strip()
-    if not folder.is_dir():
-        raise ConfigError(f"{pointer} names {folder.name}, which is not there; put it back or remove {pointer}")
+    try:
+        name = pointer.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{pointer} cannot be read ({error}); {_way_back(run)}") from error
+    folder = run / "checkpoints" / name
+    if not name or not folder.is_dir():
+        raise ConfigError(f"{pointer} names {name or 'nothing'}, which is not there; put it back, or {_way_back(run)}")
     return folder
+
+
+def read_latest(run: Path) -> tuple[Path, Manifest] | None:
+    """The newest checkpoint of a run folder and what it says about itself, None if there is none yet.
+
+    Raises:
+        ConfigError: it is gone or damaged; says how to go on without it.
+    """
+    folder = latest_checkpoint(run)
+    if folder is None:
+        return None
+    try:
+        return folder, read_manifest(folder)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {_way_back(run)}") from error
+
+
+def _way_back(run: Path) -> str:
+    return f"write the name of another one of {run / 'checkpoints'} into {run / 'latest'}, or remove that to start anew"
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-from megatron_distill.checkpoint.manifest import read_manifest
+import torch.distributed as dist
+
+from megatron_distill.checkpoint.manifest import latest_checkpoint, read_manifest
+from megatron_distill.config.error import ConfigError
 from megatron_distill.optim.learning_rate import learning_rate
 from megatron_distill.parallel import device
 from megatron_distill.parallel.worlds import World
@@ -25,11 +30,23 @@ class TooManySkippedSteps(RuntimeError):
     """The gradient was not finite for --max-nan-steps steps in a row."""
 
 
+def check_same_start(plan: RunPlan) -> None:
+    """Raise ConfigError on every rank unless all planned to go on from what is the newest checkpoint now.
+
+    Another run may have written since, and a shared disk may show a node what was there a while ago. Collective.
+    """
+    found: list[tuple[Path | None, ...]] = [()] * dist.get_world_size()
+    dist.all_gather_object(found, (plan.resume_from, latest_checkpoint(Path(plan.config.checkpoint.save))))
+    if len(set(itertools.chain(*found))) > 1:
+        raise ConfigError(f"ranks disagree on the newest checkpoint of {plan.config.checkpoint.save}; start again")
+
+
 def run(plan: RunPlan, world: World) -> TrainState:
     """Train from where the plan starts to its end, or until asked to stop. Collective over the role."""
-    state = TrainState()
-    manifest = read_manifest(plan.resume_from) if plan.resume_from else None
-    if manifest is not None:
+    state, held = TrainState(), None
+    if plan.resume_from is not None:
+        manifest = read_manifest(plan.resume_from)
+        held = manifest.layers
         state = TrainState(
             iteration=manifest.iteration,
             consumed_samples=manifest.consumed_samples,
@@ -42,34 +59,36 @@ def run(plan: RunPlan, world: World) -> TrainState:
         weights=plan.resume_from or plan.load_from,
         with_optimizer=plan.resume_from is not None,
     )
-    before = manifest.layers if manifest else student.layers
     with Metrics(plan, world, state) as metrics, _StopSignals() as signals:
+        metrics.settle()
         metrics.start(student)
-        stopped = _train(student, state, metrics, signals, before)
+        stopped = _train(student, state, metrics, signals, held)
         if not stopped:
             metrics.result(state)
     return state
 
 
 def _train(
-    student: Student, state: TrainState, metrics: Metrics, signals: _StopSignals, before: tuple[int, ...]
+    student: Student, state: TrainState, metrics: Metrics, signals: _StopSignals, held: tuple[int, ...] | None
 ) -> bool:
-    """The loop; returns whether it was stopped before its end. `before`: layers of the checkpoint it goes on from."""
+    """The loop; returns whether it was stopped before its end. `held` are the layers of the checkpoint it goes on from,
+    if it does."""
     plan = student.plan
     feed = Feed(plan)
     if feed.valid is None:
         metrics.say("no validation: --split leaves less than one sample for it")
-    if state.iteration == 0:
+    if held is None:
         _validate(student, state, feed, metrics)
-    saved_at = state.iteration if plan.resume_from is not None else -1
-    if before != student.layers:
-        _after_removal(student, state, feed, metrics, before)
+    elif held != student.layers:  # it ended after the save in front of a removal
+        _after_removal(student, state, feed, metrics, held)
+    saved_at, newest = -1 if held is None else state.iteration, plan.resume_from
     batches = feed.training_batches(state.consumed_samples)
     while state.iteration < plan.total_iters:
         if plan.layers_at(state.iteration) != student.layers:
             before = student.layers
-            student = _remove_layers(student, state)
-            saved_at = state.iteration
+            if saved_at != state.iteration:
+                saved_at, newest = state.iteration, _save(student, state, metrics)
+            student = _rebuild(student, state, newest)
             _after_removal(student, state, feed, metrics, before)
         result = take_step(student, state, batches, metrics, should_stop=signals.received)
         last = state.iteration == plan.total_iters
@@ -77,13 +96,10 @@ def _train(
         if last or (state.iteration % plan.config.training.eval_interval == 0 and not stop):
             _validate(student, state, feed, metrics)
         if last or stop or state.iteration % plan.config.checkpoint.save_interval == 0:
-            metrics.saved(save_student(student, state))
-            saved_at = state.iteration
+            saved_at, newest = state.iteration, _save(student, state, metrics)
         if stop:
             metrics.say(f"stopped at step {state.iteration}, saved; the same command goes on from here")
             return True
-    if saved_at != state.iteration:
-        metrics.saved(save_student(student, state))
     return False
 
 
@@ -105,7 +121,7 @@ def take_step(
         style=config.optimizer.lr_decay_style,
     )
     begun = time.perf_counter()
-    result = train_step(student, batches, lr, should_stop=should_stop)
+    result = train_step(student, batches, lr, should_stop=should_stop or metrics.failure is not None)
     state.seconds += time.perf_counter() - begun
     state.iteration += 1
     state.consumed_samples += config.training.global_batch_size
@@ -138,22 +154,28 @@ def _validate(student: Student, state: TrainState, feed: Feed, metrics: Metrics)
     metrics.validation(state, loss)
 
 
-def _remove_layers(student: Student, state: TrainState) -> Student:
-    """Go on with fewer layers: save, forget, and resume from the checkpoint without them.
+def _save(student: Student, state: TrainState, metrics: Metrics) -> Path:
+    metrics.settle()
+    folder = save_student(student, state)
+    metrics.saved(folder)
+    return folder
+
+
+def _rebuild(student: Student, state: TrainState, checkpoint: Path | None) -> Student:
+    """Go on with fewer layers: forget the student and resume from its checkpoint without them.
 
     So the layers leave the model, the optimizer, the checkpoint and the FLOPs count, the others keep their optimizer
     state, pipeline stages are balanced anew, and a crash at any point finds a checkpoint to go on from.
     """
     plan = student.plan
-    folder = save_student(student, state)
     # Drop the last references before the smaller model is built, or both would be held at once.
     vars(student).clear()
     device.release_memory()
-    return build_student(plan, state.iteration, weights=folder, with_optimizer=True)
+    return build_student(plan, state.iteration, weights=checkpoint, with_optimizer=True)
 
 
 def _after_removal(student: Student, state: TrainState, feed: Feed, metrics: Metrics, before: tuple[int, ...]) -> None:
-    """Start counting anew; also when a run goes on from the checkpoint that `_remove_layers` wrote."""
+    """What a removal changes besides the student; it is not in the checkpoint, which is from before."""
     state.paper_tokens = 0
     metrics.removed(state, sorted(set(before) - set(student.layers)), student.layers)
     if state.iteration == student.plan.last_removal:

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, TextIO
 from megatron_distill import __version__
 from megatron_distill.config.flags import to_flags
 from megatron_distill.parallel import device
-from megatron_distill.parallel.worlds import World
+from megatron_distill.parallel.worlds import FailedTogether, World, first_failure
 
 from .plan import RunPlan
 from .state import StepResult, TrainState
@@ -32,43 +33,69 @@ class Metrics:
         self.run = Path(plan.config.checkpoint.save)
         self.ranks = plan.layout.world_size
         self.peak = device.peak_flops()
-        self.window: list[tuple[float, float, int]] = []  # seconds, loss sum, tokens of steps since the last line
         self.seconds_before = state.seconds
         self.lines: TextIO | None = None
         self.board: Any = None
         self.wandb: Any = None
         self.live = sys.stdout.isatty()
+        self.failure: OSError | None = None
+        """Why what was told is not on disk; `settle` raises it."""
 
     def __enter__(self) -> Metrics:
-        if not self.speaks:
-            return self
+        if self.speaks:
+            try:
+                self._open()
+            except OSError as error:
+                self.failure = error
+        return self
+
+    def _open(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        plan = self.plan
         self.run.mkdir(parents=True, exist_ok=True)
-        _cut_after(self.run / "metrics.jsonl", self.plan.start)
+        (self.run / "result.json").unlink(missing_ok=True)  # of an end that is no longer the end
+        _cut_after(self.run / "metrics.jsonl", plan.start if plan.resume_from else -1)
         self.lines = (self.run / "metrics.jsonl").open("a")
         # TensorBoard purges this step too, so the first one to come; of a run that starts anew, everything.
-        purge = self.plan.start + 1 if self.plan.start else 0
+        purge = plan.start + 1 if plan.resume_from else 0
         self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=purge)
         project = self.plan.config.logging.wandb_project
         if project:
             self.wandb = _wandb(project, self.run.name, asdict(self.plan.config))
-        (self.run / "flags.txt").write_text("\n".join(to_flags(self.plan.config)) + "\n")
+        if plan.resume_from:
+            self._say_what_changed(self.run / "flags.txt")
+        (self.run / "flags.txt").write_text("\n".join(to_flags(plan.config)) + "\n")
         (self.run / "run.json").write_text(json.dumps(self._provenance(), indent=1))
-        return self
 
     def __exit__(self, *exc: object) -> None:
-        if self.lines:
-            self.lines.close()
-        if self.board:
-            self.board.close()
+        for file in (self.lines, self.board):
+            with suppress(OSError):  # `settle` has seen to what must be on disk
+                if file:
+                    file.close()
         if self.wandb:
             self.wandb.finish()
 
     def say(self, text: str) -> None:
         """One line for a person."""
         if self.speaks:
-            print(("\r\033[K" if self.live else "") + text, flush=True)
+            self._print(("\r\033[K" if self.live else "") + text + "\n")
+
+    def settle(self) -> None:
+        """Bring what was told to the disk, before a checkpoint makes it final. Collective over the role.
+
+        Raises:
+            FailedTogether: it could not be written, now or earlier.
+        """
+        if self.lines and self.failure is None:
+            try:
+                os.fsync(self.lines.fileno())
+                self.board.flush()
+            except OSError as error:
+                self.failure = error
+        failure = first_failure("" if self.failure is None else str(self.failure))
+        if failure:
+            raise FailedTogether(f"the metrics in {self.run} could not be written ({failure}); is the disk full?")
 
     def start(self, student: Student) -> None:
         """Where the run begins."""
@@ -86,25 +113,25 @@ class Metrics:
 
     def step(self, state: TrainState, result: StepResult, lr: float) -> None:
         """After every optimizer step; writes a line every --log-interval steps."""
-        if not self.speaks:
-            return
-        seconds, self.seconds_before = state.seconds - self.seconds_before, state.seconds
-        self.window.append((seconds, result.loss * result.num_tokens, result.num_tokens))
+        state.unlogged_steps += 1
+        state.unlogged_seconds += state.seconds - self.seconds_before
+        state.unlogged_loss += result.loss * result.num_tokens
+        state.unlogged_tokens += result.num_tokens
+        self.seconds_before = state.seconds
         if result.skipped:
             self.say(f"step {state.iteration}: gradient norm {result.grad_norm}, loss {result.loss}; nothing updated")
         if state.iteration % self.plan.config.logging.log_interval and state.iteration != self.plan.total_iters:
             return
-        elapsed, loss_sum, tokens = (sum(column) for column in zip(*self.window, strict=True))
-        rate, loss = self.plan.tokens_per_iter * len(self.window) / elapsed, loss_sum / max(tokens, 1)
-        self.window.clear()
+        rate = self.plan.tokens_per_iter * state.unlogged_steps / state.unlogged_seconds
         row = {
-            "loss": loss,
+            "loss": state.unlogged_loss / max(state.unlogged_tokens, 1),
             "lr": lr,
             "grad_norm": result.grad_norm,
             "tokens_per_s": rate,
             "mfu": self._utilisation(rate, state),
             "skipped_steps": state.skipped_steps,
         }
+        state.unlogged_steps, state.unlogged_seconds, state.unlogged_loss, state.unlogged_tokens = 0, 0.0, 0.0, 0
         self._write("train", state, row)
         self._progress(state, row)
 
@@ -115,8 +142,6 @@ class Metrics:
 
     def saved(self, folder: Path) -> None:
         """After a checkpoint."""
-        if self.board:
-            self.board.flush()  # what a crash from here on must not take along
         self.say(f"saved {folder}")
 
     def removed(self, state: TrainState, gone: list[int], kept: tuple[int, ...]) -> None:
@@ -150,19 +175,39 @@ class Metrics:
         partial.rename(self.run / "result.json")
 
     def _write(self, kind: str, state: TrainState, values: dict[str, Any]) -> None:
-        if self.lines is None:
+        if self.lines is None or self.failure is not None:
             return
         row = {"kind": kind, "iteration": state.iteration, "consumed_tokens": state.consumed_tokens}
         row |= {"flops": state.flops, "time": time.time(), **values}
-        self.lines.write(json.dumps({k: _plain(v) for k, v in row.items()}) + "\n")
-        self.lines.flush()
         numbers = {f"{kind}/{k}": v for k, v in values.items() if isinstance(v, int | float)}
-        for name, value in numbers.items():
-            self.board.add_scalar(name, value, state.iteration)
+        try:
+            self.lines.write(json.dumps({k: _plain(v) for k, v in row.items()}) + "\n")
+            self.lines.flush()
+            for name, value in numbers.items():
+                self.board.add_scalar(name, value, state.iteration)
+        except OSError as error:  # of this rank alone; `settle` tells the others, so that none waits for it
+            self.failure = error
         if self.wandb:
             self.wandb.log(numbers, step=state.iteration)
 
+    def _say_what_changed(self, before: Path) -> None:
+        """Flags that are not those of the last start, in a line."""
+        if not before.exists():
+            return
+        old, new = before.read_text(errors="replace").splitlines(), to_flags(self.plan.config)
+        gone, come = ([flag for flag in a if flag not in b] for a, b in ((old, new), (new, old)))
+        if gone or come:
+            self.say(f"flags differ from the last start: now {' '.join(come) or '-'}, before {' '.join(gone) or '-'}")
+
+    def _print(self, text: str) -> None:
+        try:
+            print(text, end="", flush=True)
+        except OSError:  # nobody listens any more, which is no reason to stop
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
+
     def _progress(self, state: TrainState, row: dict[str, Any]) -> None:
+        if not self.speaks:
+            return
         left = (self.plan.total_iters - state.iteration) * self.plan.tokens_per_iter / row["tokens_per_s"]
         line = (
             f"step {state.iteration}/{self.plan.total_iters} | loss {row['loss']:.4f} | "
@@ -171,7 +216,7 @@ class Metrics:
             + (f"MFU {row['mfu']:.1%} | " if row["mfu"] else "")
             + f"ETA {_duration(left)}"
         )
-        print(f"\r\033[K{line}" if self.live else line, end="" if self.live else "\n", flush=True)
+        self._print(f"\r\033[K{line}" if self.live else line + "\n")
 
     def _utilisation(self, tokens_per_s: float, state: TrainState) -> float | None:
         if self.peak is None:
@@ -203,20 +248,20 @@ def _backend(student: Student) -> str:
 
 
 def _cut_after(path: Path, iteration: int) -> None:
-    """Drop lines of steps that a crash made the run forget, and a line it cut in two.
+    """Drop lines of steps that a crash made the run forget, and what is no line.
 
     A checkpoint at a removal is from before it: the removal happens again, and what was said since then as well.
     """
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+            at, kind = int(row["iteration"]), row["kind"]
+        except (ValueError, TypeError, KeyError):
             continue
-        again = row["kind"] == "removal" and row["iteration"] == iteration
-        if not iteration or row["iteration"] > iteration or again:
+        if at > iteration or (at == iteration and kind == "removal"):
             break
         kept.append(line)
     partial = path.with_suffix(".partial")

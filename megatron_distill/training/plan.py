@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from megatron_distill.checkpoint.manifest import (
     Manifest,
     check_same_model,
     find_checkpoint,
-    latest_checkpoint,
+    read_latest,
     read_manifest,
 )
 from megatron_distill.config.error import ConfigError
@@ -43,6 +45,18 @@ class RunPlan:
     """Weights of another run, when there is nothing to resume."""
     start: int
     """Steps already taken."""
+    sample_order: dict[str, Any]
+    """What fixes which sample comes when."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end before."""
+        try:
+            result = json.loads((Path(self.config.checkpoint.save) / "result.json").read_text())
+        except (OSError, ValueError):
+            return False
+        ended = result.get("iterations") if isinstance(result, dict) else None
+        return self.start == self.total_iters == ended
 
     @property
     def tokens_per_iter(self) -> int:
@@ -85,8 +99,7 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         ConfigError: anything a user can have got wrong, in one sentence.
     """
     run = Path(config.checkpoint.save)
-    resume_from = latest_checkpoint(run)
-    own = read_manifest(resume_from) if resume_from else None
+    resume_from, own = read_latest(run) or (None, None)
     load_from = find_checkpoint(Path(config.checkpoint.load)) if config.checkpoint.load else None
     source = read_manifest(load_from) if load_from else None
     shape = _shape(config, source, str(config.checkpoint.load))
@@ -106,10 +119,12 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         resume_from=resume_from,
         load_from=None if resume_from else load_from,
         start=own.iteration if own else 0,
+        sample_order=_sample_order(config),
     )
     _check_stages(plan)
-    _check_resumed_layers(plan, own, run)
     _check_data(plan)
+    if own is not None:
+        _check_resumed(plan, own, run)
     _check_folder(run)
     _check_wandb(config)
     return plan
@@ -178,9 +193,32 @@ def _check_stages(plan: RunPlan) -> None:
             )
 
 
-def _check_resumed_layers(plan: RunPlan, own: Manifest | None, run: Path) -> None:
-    if own is None:
-        return
+def _sample_order(config: RunConfig) -> dict[str, Any]:
+    if config.data.data_path is None:  # a dry run
+        return {}
+    corpus = IndexedCorpus(config.data.data_path)  # which may have moved since, so not its path
+    return {
+        "seed": config.training.seed,
+        "seq-length": config.data.seq_length,
+        "global-batch-size": config.training.global_batch_size,
+        "split": config.data.split,
+        "data-path": f"with {corpus.num_tokens} tokens in {corpus.num_documents} documents",
+    }
+
+
+def _check_resumed(plan: RunPlan, own: Manifest, run: Path) -> None:
+    for name, ours in plan.sample_order.items():
+        theirs = own.sample_order.get(name, ours)
+        if theirs != ours:
+            raise ConfigError(
+                f"{run} was trained with --{name} {theirs}, not {ours}, which changes what comes when; give the same, "
+                f"or start another --save folder with --load {run}"
+            )
+    if own.iteration > plan.total_iters:
+        raise ConfigError(
+            f"{run} has taken {own.iteration} steps, more than the {plan.total_iters} of this run; train longer, or "
+            "give another --save folder"
+        )
     needed = plan.layers_at(own.iteration)
     trainable = set(needed) - plan.frozen_at(own.iteration)
     if not set(needed) <= set(own.layers) or not trainable <= set(own.trainable_layers):

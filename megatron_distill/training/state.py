@@ -23,6 +23,12 @@ class TrainState:
     skipped_in_a_row: int = 0
     seconds: float = 0.0
     """Wall time of training, validation and checkpoints left out."""
+    unlogged_steps: int = 0
+    """Steps since the last line of metrics.jsonl, and what they were."""
+    unlogged_seconds: float = 0.0
+    unlogged_loss: float = 0.0
+    """Summed over their tokens."""
+    unlogged_tokens: int = 0
     perplexity: float | None = None
     """At the last validation."""
     initial_perplexity: float | None = None

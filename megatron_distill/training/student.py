@@ -69,6 +69,7 @@ def save_student(student: Student, state: TrainState) -> Path:
         optimizer=plan.config.optimizer.optimizer,
         dtype=str(student.model.config.params_dtype).removeprefix("torch."),
         progress=state.progress(),
+        sample_order=plan.sample_order,
         tokenizer=plan.config.data.tokenizer,
     )
     run = Path(plan.config.checkpoint.save)
