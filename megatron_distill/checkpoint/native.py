@@ -18,8 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing import ShardedTensor
+from megatron.core.dist_checkpointing.mapping import is_main_replica
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch.distributed.checkpoint.api import CheckpointException  # a BaseException, of all things
@@ -31,12 +34,16 @@ from megatron_distill.optim.sharded_state import (
     set_optimizer_steps,
     sharded_optimizer_state,
 )
+from megatron_distill.parallel import device
 from megatron_distill.parallel.worlds import FailedTogether, first_failure
 
 from .manifest import NAME, Manifest, read_manifest
 
 _PARTIAL = ".partial_"
 """What begins so is being written or removed, or was when a run died."""
+
+_ROOM_FOR_THE_REST = 1 << 20
+"""Bytes for the manifest, megatron-core's metadata and the metrics until the next checkpoint."""
 
 
 def save_checkpoint(run: Path, manifest: Manifest, model: Decoder, optimizer: DistributedOptimizer, keep: int) -> Path:
@@ -51,17 +58,23 @@ def save_checkpoint(run: Path, manifest: Manifest, model: Decoder, optimizer: Di
     final = run / "checkpoints" / f"iter_{manifest.iteration:07d}"
     partial = final.with_name(_PARTIAL + final.name)
     is_first = dist.get_rank() == 0
+    state = _state(model, optimizer, loading=False)
+    size = _size(state)
+    state["steps"] = optimizer_steps(optimizer)
     with _failing_together(partial):
         if is_first:
             _drop_partial(partial.parent)
             partial.mkdir(parents=True)
-    state = _state(model, optimizer, loading=False)
-    state["steps"] = optimizer_steps(optimizer)
+            _check_room(partial, size)
     # For this queue megatron-core would start a server process, which only asynchronous saves need. It outlives a rank
     # that is killed, with its memory and with the rank's output open, so that `... | tee log` never ends.
     filesystem_async._results_queue = queue.Queue()
     with _failing_together(partial):
-        dist_checkpointing.save(state, str(partial), content_metadata={"format": manifest.format})
+        try:
+            dist_checkpointing.save(state, str(partial), content_metadata={"format": manifest.format})
+        except Exception as error:
+            # Of this rank alone, in between megatron-core's collectives: the others wait there until it leaves.
+            raise _Alone(f"a file of the checkpoint {final.name} could not be written ({error})") from error
     with _failing_together(partial):
         if is_first:
             _finish(partial, final, manifest)
@@ -91,12 +104,33 @@ def _state(model: Decoder, optimizer: DistributedOptimizer | None, *, loading: b
     return state
 
 
+def _size(state: dict[str, Any]) -> int:
+    """Bytes that all ranks together will write, but for a few. Collective over the role."""
+    sharded = (s for part in state.values() for s in part.values() if isinstance(s, ShardedTensor))
+    own = sum(s.data.nbytes for s in sharded if s.data is not None and is_main_replica(s.replica_id))
+    total = torch.tensor(own, dtype=torch.int64, device=device.current())
+    dist.all_reduce(total)
+    return int(total)
+
+
+def _check_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size + _ROOM_FOR_THE_REST:
+        raise OSError(f"it needs {size / 2**20:.1f} MiB, {folder.parent} has {free / 2**20:.1f} MiB left")
+
+
+class _Alone(OSError):
+    """What went wrong on this rank while others are in a collective, so they cannot be told."""
+
+
 @contextmanager
 def _failing_together(partial: Path) -> Iterator[None]:
     """Raise FailedTogether on every rank if any of them fails within: nobody waits for one that is gone."""
     failure = ""
     try:
         yield
+    except _Alone:
+        raise
     except (Exception, CheckpointException) as error:
         failure = (str(error).strip() or repr(error)).splitlines()[-1]
     failure = first_failure(failure)
