@@ -30,15 +30,23 @@ class TooManySkippedSteps(RuntimeError):
     """The gradient was not finite for --max-nan-steps steps in a row."""
 
 
-def check_same_start(plan: RunPlan) -> None:
-    """Raise ConfigError on every rank unless all planned to go on from what is the newest checkpoint now.
+def check_start(plan: RunPlan) -> None:
+    """What only the ranks together can check of where the run starts. Collective over the role.
 
-    Another run may have written since, and a shared disk may show a node what was there a while ago. Collective.
+    Raises:
+        ConfigError: on every rank, if they found different newest checkpoints (another run may have written since, and
+            a shared disk may show a node what was there a while ago), or one in another precision.
     """
     found: list[tuple[Path | None, ...]] = [()] * dist.get_world_size()
     dist.all_gather_object(found, (plan.resume_from, latest_checkpoint(Path(plan.config.checkpoint.save))))
     if len(set(itertools.chain(*found))) > 1:
         raise ConfigError(f"ranks disagree on the newest checkpoint of {plan.config.checkpoint.save}; start again")
+    if plan.resume_from is None:
+        return
+    ours, theirs = device.dtype(plan.config.training.precision), read_manifest(plan.resume_from).dtype
+    if str(ours) != f"torch.{theirs}":
+        precision = {"float32": "fp32", "bfloat16": "bf16"}[theirs]
+        raise ConfigError(f"{plan.config.checkpoint.save} was trained in {theirs}; give --precision {precision}")
 
 
 def run(plan: RunPlan, world: World) -> TrainState:

@@ -294,6 +294,7 @@ def test_lines_of_metrics_that_are_none(ended: Path, corpus: Path) -> None:
         (["--global-batch-size", 8], "trained with --global-batch-size 4, not 8"),
         (["--seq-length", 16], "trained with --seq-length 32, not 16"),
         (["--split", "90,10,0"], "trained with --split 969,30,1, not 90,10,0"),
+        (["--precision", "bf16"], "was trained in float32; give --precision fp32"),
         (["--train-iters", 3], "has taken 4 steps, more than the 3 of this run"),
         (
             ["--data-path", "other"],
