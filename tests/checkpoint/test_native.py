@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import torch
 
 from tests.support.ranks import ranks
@@ -72,18 +69,6 @@ def test_everything_comes_back(rank: int, tmp_path: Path, corpus: Path) -> None:
             assert torch.equal(s["exp_avg"], t["exp_avg"])
             assert torch.equal(s["exp_avg_sq"], t["exp_avg_sq"])
             assert s["step"] == t["step"] == 3
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 6 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("a small file system cannot be mounted here")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(corpus: Path, small_disk: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def forked(
         port = probe.getsockname()[1]
     words = [str(flag) for flag in flags]
     run = Path(words[words.index("--save") + 1])
-    said = Path(tempfile.mkdtemp()) / "said"
+    said = Path(tempfile.mkstemp()[1])  # not beside the run, where the disk may be full
     workers = [
         _CONTEXT.Process(target=_work, args=(words, rank, ranks, port, said, die_at if rank == 0 else 0))
         for rank in range(ranks)
@@ -54,6 +54,7 @@ def forked(
     hang = [rank for rank, w in enumerate(workers) if w.exitcode is None]
     _end(workers)
     text = said.read_text()
+    said.unlink()
     assert not hang, f"ranks {hang} did not end within {timeout_s:.0f} s\n{text[-3000:]}"
     return [w.exitcode for w in workers], text
 
