@@ -25,7 +25,8 @@ def plan(run: Path, *flags: object, start: int = 0) -> RunPlan:
     """A run of 20 steps of which `start` are done."""
     common = [*MODEL, *SMALL, "--train-iters", 20, "--save", run, "--dry-run", *flags]
     resolved = make_plan(parse(RunConfig, [str(flag) for flag in common]), world_size=1)
-    return dataclasses.replace(resolved, start=start)
+    resume_from = run / "checkpoints" / f"iter_{start:07d}" if start else None
+    return dataclasses.replace(resolved, start=start, resume_from=resume_from)
 
 
 def opened(resolved: RunPlan, state: TrainState, *, rank: int = 0) -> Metrics:
