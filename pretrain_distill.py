@@ -13,26 +13,20 @@ import sys
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
 from megatron_distill.config.run import RunConfig
-
-if TYPE_CHECKING:
-    from megatron_distill.training.plan import RunPlan
+from megatron_distill.training.dry_run import describe
+from megatron_distill.training.plan import RunPlan, make_plan
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, plan, join the world, run; returns the exit code."""
     try:
-        from megatron_distill.training.plan import make_plan
-
         config = parse(RunConfig, arguments)
         plan = make_plan(config, world_size=int(os.environ.get("WORLD_SIZE", "1")))
         if config.dry_run:
-            from megatron_distill.training.dry_run import describe
-
             print(describe(plan))
             return 0
         if plan.finished:
@@ -41,9 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         return train(plan)
     except ConfigError as error:
-        if _is_first():
-            _complain(error)
-        return 2
+        return _end(error, 2, speaks=_is_first())
 
 
 def train(plan: RunPlan) -> int:
@@ -67,12 +59,9 @@ def train(plan: RunPlan) -> int:
         try:
             run(plan, world)
         except (TooManySkippedSteps, FailedTogether) as error:
-            if world.is_first:
-                _complain(error)
-            return 3 if isinstance(error, TooManySkippedSteps) else 1
+            return _end(error, 3 if isinstance(error, TooManySkippedSteps) else 1, speaks=world.is_first)
         except (ConfigError, OSError) as error:  # of this rank alone
-            _complain(error)
-            return 2 if isinstance(error, ConfigError) else 1
+            return _end(error, 2 if isinstance(error, ConfigError) else 1)
     return 0
 
 
@@ -80,8 +69,10 @@ def _is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def _complain(error: Exception) -> None:
-    print(f"pretrain_distill.py: {error}", file=sys.stderr)
+def _end(error: Exception, exit_code: int, *, speaks: bool = True) -> int:
+    if speaks:
+        print(f"pretrain_distill.py: {error}", file=sys.stderr)
+    return exit_code
 
 
 if __name__ == "__main__":
