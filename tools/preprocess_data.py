@@ -1,93 +1,80 @@
-"""Text to tokens: JSON lines, gzip or plain text to Megatron's .bin/.idx.
+"""Text to tokens: JSON lines, gzip, Zstandard or plain text to Megatron's .bin/.idx.
 
 python tools/preprocess_data.py --input 'c4/*.json.gz' --tokenizer tokenizer.json --output-prefix corpus
+
+Killed at any moment, the same command goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data.corpus import expand, read_documents
-from megatron_distill.data.indexed import IndexedWriter, token_dtype
-from megatron_distill.data.tokenizer import Tokenizer, load_tokenizer
-
-BLOCK_CHARACTERS = 4_000_000
-"""Text tokenised at once: enough to keep all cores busy, little to hold."""
+from megatron_distill.data.encode import FAST
+from megatron_distill.data.preprocess import Outcome, Request, preprocess
 
 
 def main() -> int:
     """Write the corpus; returns the exit code."""
-    arguments = parse()
+    request = parse()
     try:
-        if arguments.workers is not None and arguments.workers < 1:
-            raise ConfigError(f"--workers {arguments.workers} must be at least 1")
-        tokenizer = load_tokenizer(arguments.tokenizer, arguments.workers)
-        paths = expand(arguments.input)
-        with IndexedWriter(arguments.output_prefix, token_dtype(tokenizer.vocab_size)) as writer:
-            write(writer, tokenizer, paths, arguments)
-            if writer.num_tokens == 0:
-                raise ConfigError(f"{', '.join(arguments.input)} hold no text")
+        outcome = preprocess(request)
     except (ConfigError, OSError) as error:
-        print(f"\npreprocess_data.py: {error}; nothing was written", file=sys.stderr)
+        print(f"\npreprocess_data.py: {error}; {what_is_left(request)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"\npreprocess_data.py: stopped; {what_is_left(request)}", file=sys.stderr)
+        return 130
+    tell(outcome)
     return 0
 
 
-def parse() -> argparse.Namespace:
+def parse() -> Request:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", nargs="+", required=True, help="text files or globs: .jsonl, .json.gz, .txt")
+    parser.add_argument("--input", nargs="+", required=True, help="files or globs: .jsonl, .json.gz, .json.zst, .txt")
     parser.add_argument("--output-prefix", required=True, help="PREFIX.bin and PREFIX.idx are written")
-    parser.add_argument("--tokenizer", required=True, help="tokenizer.json, a folder with one, or a .model file")
+    parser.add_argument(
+        "--tokenizer", required=True, help="tokenizer.json, a folder with one or with GPT-2's files, or a .model file"
+    )
     parser.add_argument("--text-key", default="text", help="field of a JSON line that holds the text")
     parser.add_argument(
         "--append-eod", action=argparse.BooleanOptionalAction, default=True, help="end each document with a token"
     )
-    parser.add_argument("--workers", type=int, default=None, help="threads of the tokenizer; all cores if absent")
-    return parser.parse_args()
-
-
-def write(writer: IndexedWriter, tokenizer: Tokenizer, paths: list[Path], arguments: argparse.Namespace) -> None:
-    """Tokenise block after block, in order."""
-    end = [tokenizer.eod_id] if arguments.append_eod else []
-    begun, characters, documents = time.perf_counter(), 0, 0
-    live = sys.stdout.isatty()
-    for block in blocks(text for path in paths for text in read_documents(path, arguments.text_key)):
-        for ids in tokenizer.encode_batch(block):
-            writer.add_document(ids + end)
-        characters += sum(map(len, block))
-        documents += len(block)
-        if live:
-            print(f"\r\033[K{summary(documents, characters, writer.num_tokens, begun)}", end="", flush=True)
-    print(("\r\033[K" if live else "") + summary(documents, characters, writer.num_tokens, begun), flush=True)
-
-
-def blocks(texts: Iterator[str]) -> Iterator[list[str]]:
-    """Documents in lists of about BLOCK_CHARACTERS."""
-    block: list[str] = []
-    size = 0
-    for text in texts:
-        block.append(text)
-        size += len(text)
-        if size >= BLOCK_CHARACTERS:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
-
-
-def summary(documents: int, characters: int, tokens: int, begun: float) -> str:
-    """Progress in one line."""
-    seconds = max(time.perf_counter() - begun, 1e-9)
-    return (
-        f"{documents:,} documents, {tokens:,} tokens | {characters / 1e6 / seconds:.1f} MB/s | "
-        f"{tokens / seconds:,.0f} tokens/s"
+    parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="lines of instruction, input and output become prompts and responses",
     )
+    parser.add_argument(
+        "--max-prompt-tokens", type=int, default=256, help="longer prompts of --instructions keep their first tokens"
+    )
+    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="what to do with a bad line")
+    parser.add_argument("--workers", type=int, default=None, help="cores to use; all if absent")
+    arguments = parser.parse_args()
+    return Request(inputs=arguments.input, **{k: v for k, v in vars(arguments).items() if k != "input"})
+
+
+def what_is_left(request: Request) -> str:
+    """What an attempt that failed leaves behind."""
+    num_parts = len(list(Path(f"{request.output_prefix}.parts").glob("[0-9]*.json")))
+    if not num_parts:
+        return "nothing was written"
+    return f"{num_parts} finished parts stay in {request.output_prefix}.parts, and the same command goes on from them"
+
+
+def tell(outcome: Outcome) -> None:
+    """Who made the ids, and what was left out."""
+    for engine, parts in outcome.engines.items():
+        if engine == FAST:
+            print(f"{parts} parts by gigatoken, equal to the tokenizer's own ids in {outcome.num_compared} samples")
+        else:
+            print(f"{parts} parts by the tokenizer's own library, many times slower: {engine}")
+    if outcome.num_skipped:
+        print(f"{outcome.num_skipped:,} bad lines were left out, the first of them:", file=sys.stderr)
+        print("\n".join(outcome.skipped), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,25 @@
-"""Documents out of text files: JSON lines (plain or gzip) and plain text."""
+"""Documents out of text files: JSON lines (plain, gzip or Zstandard) and plain text."""
 
 from __future__ import annotations
 
 import glob
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from megatron_distill.config.error import ConfigError
 
-KINDS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".txt")
+from .compressed import Damaged
+from .pieces import Piece, read_blocks
+
+KINDS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst", ".txt")
+
+
+class BadLine(ValueError):
+    """A line that holds no document; says why, not where."""
 
 
 def expand(patterns: list[str]) -> list[Path]:
@@ -36,29 +44,26 @@ def read_documents(path: Path, text_key: str = "text") -> Iterator[str]:
     """Documents of one file: the field `text_key` of each JSON line, or a text file as a whole.
 
     Raises:
-        ConfigError: a line that is not JSON or lacks the field, bytes that are not UTF-8, a truncated gzip file;
+        ConfigError: a line that is not JSON or lacks the field, bytes that are not UTF-8, a truncated compressed file;
             names the file and the line.
     """
     if path.suffix == ".txt":
-        yield _whole_text(path)
+        yield whole_text(path)
         return
     number = 0
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            for number, line in enumerate(file, 1):  # noqa: B007 - the handlers below name the line
-                if line.strip():
-                    yield _text_of(line, text_key)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ConfigError(f"{path}, after line {number}: the gzip file is damaged or cut off ({error})") from error
-    except _BadLine as error:
+        for block in read_blocks(Piece.whole(path)):
+            for number, line in enumerate(block.lines, block.first_line):  # noqa: B007 - the handlers below name the line
+                if not is_blank(line):
+                    yield text_of(line, text_key)
+    except Damaged as error:
+        raise ConfigError(f"{path}, after line {number}: {error}") from error
+    except BadLine as error:
         raise ConfigError(f"{path}, line {number}: {error}") from error
 
 
-class _BadLine(ValueError):
-    pass
-
-
-def _whole_text(path: Path) -> str:
+def whole_text(path: Path) -> str:
+    """A text file with line ends as on Unix. ConfigError if it is not UTF-8."""
     data = path.read_bytes()
     try:
         return data.decode("utf-8").replace("\r\n", "\n")
@@ -67,24 +72,45 @@ def _whole_text(path: Path) -> str:
         raise ConfigError(f"{path}, line {line}: not UTF-8 ({error.reason})") from error
 
 
-def _text_of(line: bytes, text_key: str) -> str:
+def is_blank(line: bytes) -> bool:
+    """Whether a line is white space only."""
+    return line[:1] != b"{" and not line.strip()
+
+
+def text_of(line: bytes, text_key: str) -> str:
+    """The text of a JSON line. BadLine if there is none."""
+    try:
+        text = orjson.loads(line)[text_key]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        text = None
+    # What the fast parser refuses is read once more by the one that says why.
+    return text if type(text) is str else text_field(row_of(line), text_key, "give another --text-key")
+
+
+def row_of(line: bytes) -> dict[str, Any]:
+    """The object of a JSON line. BadLine if it holds none."""
     try:
         row = json.loads(line.rstrip().decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise _BadLine(f"not UTF-8 ({error.reason})") from error
+        raise BadLine(f"not UTF-8 ({error.reason})") from error
     except json.JSONDecodeError as error:
-        raise _BadLine(f"not JSON at column {error.colno} ({error.msg.removesuffix(' at')})") from error
+        raise BadLine(f"not JSON at column {error.colno} ({error.msg.removesuffix(' at')})") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets without end
-        raise _BadLine(f"JSON that Python does not read ({error})") from error
+        raise BadLine(f"JSON that Python does not read ({error})") from error
     if not isinstance(row, dict):
-        raise _BadLine(f"not a JSON object but {type(row).__name__}")
-    if text_key not in row:
-        raise _BadLine(f"no {text_key!r} among its fields {', '.join(row) or '(none)'}; give another --text-key")
-    text = row[text_key]
+        raise BadLine(f"not a JSON object but {type(row).__name__}")
+    return row
+
+
+def text_field(row: dict[str, Any], key: str, advice: str) -> str:
+    """A field that holds text. BadLine if it does not."""
+    if key not in row:
+        raise BadLine(f"no {key!r} among its fields {', '.join(row) or '(none)'}; {advice}")
+    text = row[key]
     if not isinstance(text, str):
-        raise _BadLine(f"{text_key!r} holds no text but {type(text).__name__}; give another --text-key")
+        raise BadLine(f"{key!r} holds no text but {type(text).__name__}; {advice}")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:  # JSON can say "\ud800", but no tokenizer takes it
-        raise _BadLine(f"{text_key!r} holds half a surrogate pair ({text[error.start]!a})") from error
+        raise BadLine(f"{key!r} holds half a surrogate pair ({text[error.start]!a})") from error
     return text

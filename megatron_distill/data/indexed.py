@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from array import array
 from pathlib import Path
 from types import TracebackType
@@ -13,23 +12,10 @@ from numpy.typing import NDArray
 from megatron_distill import _csrc
 from megatron_distill.config.error import ConfigError
 
+from .index_file import DTYPES, HeldTables, token_dtype, write_index
 from .whole_file import open_partial, partial_path
 
-MAGIC = b"MMIDIDX\x00\x00"
-DTYPES: dict[int, type[np.integer]] = {
-    1: np.uint8,
-    2: np.int8,
-    3: np.int16,
-    4: np.int32,
-    5: np.int64,
-    8: np.uint16,
-}
-"""Megatron's codes for the dtype of tokens."""
-
-
-def token_dtype(vocab_size: int) -> np.dtype:
-    """The dtype Megatron-LM gives tokens of a vocabulary: two bytes as long as they fit with some to spare."""
-    return np.dtype(np.uint16 if vocab_size < 65500 else np.int32)
+__all__ = ["IndexedCorpus", "IndexedWriter", "token_dtype"]
 
 
 class IndexedCorpus:
@@ -115,12 +101,7 @@ class IndexedWriter:
         self.num_tokens += values.size
 
     def _write_index(self) -> None:
-        count = len(self.lengths)
-        lengths = np.frombuffer(self.lengths, dtype=np.int32) if count else np.zeros(0, np.int32)
-        offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[:-1] * self.dtype.itemsize
-        code = next(code for code, dtype in DTYPES.items() if np.dtype(dtype) == self.dtype)
+        lengths = np.array(self.lengths, dtype=np.int32)
+        tables = HeldTables(lengths, np.arange(lengths.size, dtype=np.int64))
         with open_partial(self._paths[1]) as file:
-            file.write(MAGIC + struct.pack("<QBQQ", 1, code, count, count + 1))
-            file.write(lengths.tobytes())
-            file.write(offsets[:count].astype(np.int64).tobytes())
-            file.write(np.arange(count + 1, dtype=np.int64).tobytes())
+            write_index(file, self.dtype, lambda: [tables])

@@ -1,4 +1,4 @@
-"""Text to tokens: Hugging Face `tokenizer.json` and SentencePiece models, by path."""
+"""Text to tokens: Hugging Face `tokenizer.json`, GPT-2's two files and SentencePiece models, by path."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from megatron_distill.config.error import ConfigError
 
+from . import gpt2_files
 from .sentencepiece_json import to_tokenizers
 
 if TYPE_CHECKING:
@@ -43,16 +44,14 @@ class Tokenizer(Protocol):
 
 
 def load_tokenizer(path: str | Path, threads: int | None = None) -> Tokenizer:
-    """The tokenizer at `path`: a `tokenizer.json`, a folder that holds one, or a SentencePiece `.model`.
+    """The tokenizer at `path`: a `tokenizer.json`, a folder with one or with GPT-2's files, a SentencePiece `.model`.
 
     It encodes on `threads` cores, on all of them if absent.
 
     Raises:
         ConfigError: nothing there, or no tokenizer.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "tokenizer.json"
+    path = _files(Path(path))[0]
     if not path.exists():
         raise ConfigError(f"there is no tokenizer at {path}; give a tokenizer.json, its folder, or a .model file")
     return SentencePieceTokenizer(path, threads) if path.suffix == ".model" else HuggingFaceTokenizer(path, threads)
@@ -64,13 +63,19 @@ def vocab_size(path: str | Path) -> int:
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of the tokenizer's file: two models share a tokenizer if these are equal."""
-    path = Path(path)
-    return hashlib.sha256((path / "tokenizer.json" if path.is_dir() else path).read_bytes()).hexdigest()
+    """SHA-256 of the tokenizer's files: two models share a tokenizer if these are equal."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in _files(Path(path)))).hexdigest()
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    """The files that make the tokenizer at `path`, the one that names it first."""
+    whole = path / "tokenizer.json" if path.is_dir() else path
+    pair = gpt2_files.find(path if path.is_dir() else path.parent)
+    return pair if pair and (pair[0] == path or (path.is_dir() and not whole.exists())) else (whole,)
 
 
 class HuggingFaceTokenizer:
-    """A `tokenizer.json`."""
+    """A `tokenizer.json`, or the vocabulary and merges of GPT-2."""
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         import tokenizers
@@ -78,8 +83,10 @@ class HuggingFaceTokenizer:
         self.path = path
         if threads is not None:
             os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by the library when it encodes first
+        files = _files(path)
         try:
-            self._inner = tokenizers.Tokenizer.from_file(str(path))
+            pair = len(files) == 2
+            self._inner = gpt2_files.read(*files) if pair else tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise ConfigError(f"{path} is no tokenizer.json: {error}") from error
 
@@ -96,6 +103,10 @@ class HuggingFaceTokenizer:
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
         return [e.ids for e in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def to_json(self) -> str:
+        """The content of its `tokenizer.json`."""
+        return self._inner.to_str()
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, special tokens left out."""
@@ -134,6 +145,11 @@ class SentencePieceTokenizer:
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
         return self._inner.encode(texts, num_threads=self._threads)
+
+    def control_pieces(self) -> list[str]:
+        """Tokens that no text becomes, even if it spells them out."""
+        pieces = range(self.vocab_size)
+        return [self._inner.id_to_piece(i) for i in pieces if self._inner.is_control(i) or self._inner.is_unknown(i)]
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids."""
