@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
+from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 CHUNK = 1 << 20
@@ -18,7 +17,7 @@ class Source(Protocol):
     """A file that is read forwards."""
 
     def read(self) -> bytes:
-        """The next bytes, at most about CHUNK; none at the end. Damaged if the file is."""
+        """The next bytes, a few times CHUNK at most as a rule; none at the end. Damaged if the file is."""
 
     def position(self) -> int:
         """Bytes taken from the disk so far."""
@@ -27,8 +26,17 @@ class Source(Protocol):
 def source_of(file: BinaryIO, suffix: str) -> Source:
     """What is in an open file, decompressed if the suffix of its name is .gz or .zst."""
     if suffix == ".gz":
-        return GzipSource(file)
-    return ZstandardSource(file) if suffix == ".zst" else PlainSource(file)
+        from isal import igzip_lib  # three times as fast as zlib
+
+        def gzip_member() -> Frame:
+            return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+
+        return CompressedSource(file, gzip_member, igzip_lib.error, "gzip")
+    if suffix == ".zst":
+        import zstandard
+
+        return CompressedSource(file, zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError, "Zstandard")
+    return PlainSource(file)
 
 
 class PlainSource:
@@ -47,57 +55,50 @@ class PlainSource:
         return self._file.tell()
 
 
-class GzipSource:
-    """A gzip file of any number of members, by ISA-L: three times as fast as zlib."""
+class Frame(Protocol):
+    """The decompressor of a gzip member or a Zstandard frame."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        from isal import igzip, isal_zlib
+    @property
+    def eof(self) -> bool:
+        """Whether its end was met."""
 
-        self._file = file
-        self._inflated = igzip.IGzipFile(fileobj=file, mode="rb")
-        self._errors = (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error)
+    @property
+    def unused_data(self) -> bytes:
+        """What was given after its end."""
 
-    def read(self) -> bytes:
-        """The next bytes. Damaged if there are none, but should be."""
-        try:
-            return self._inflated.read1(CHUNK)  # one step at a time: an error takes nothing sound with it
-        except self._errors as error:
-            raise Damaged(f"the gzip file is damaged or cut off ({error})") from error
-
-    def position(self) -> int:
-        """Bytes taken from the disk so far."""
-        return self._file.tell()
+    def decompress(self, data: bytes) -> bytes:
+        """What `data` holds; all of it, so that damage further on takes nothing sound with it."""
 
 
-class ZstandardSource:
-    """A Zstandard file of any number of frames."""
+class CompressedSource:
+    """A file of any number of frames, one after the other, as pigz, bgzip and zstd write them."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        import zstandard
-
-        self._file = file
-        self._new = zstandard.ZstdDecompressor().decompressobj
-        self._frame = self._new()
-        self._begun, self._error = False, zstandard.ZstdError
+    def __init__(self, file: BinaryIO, new_frame: Callable[[], Frame], error: type[Exception], name: str) -> None:
+        self._file, self._new_frame, self._error, self._name = file, new_frame, error, name
+        self._frame: Frame | None = None
         self._rest = b""
 
     def read(self) -> bytes:
-        """The next bytes. Damaged if a frame is not whole: the library itself takes that for the end."""
-        while True:
-            packed = self._rest or self._file.read(CHUNK // 4)
-            if not packed:
-                if self._begun:
-                    raise Damaged("the Zstandard file is cut off (its last frame has no end)")
-                return b""
-            try:
-                data = self._frame.decompress(packed)
-            except self._error as error:
-                raise Damaged(f"the Zstandard file is damaged ({error})") from error
-            self._rest, self._begun = b"", True
-            if self._frame.eof:
-                self._rest, self._frame, self._begun = self._frame.unused_data, self._new(), False
-            if data:
+        """The next bytes. Damaged if a frame has no end: libraries like to take that for the end of the file."""
+        while packed := self._rest or self._file.read(CHUNK // 4):
+            if self._frame is None:
+                packed = packed.lstrip(b"\0")  # tapes pad gzip files with zeros; no frame begins with one
+                self._frame = self._new_frame() if packed else None
+            self._rest = b""
+            if self._frame and (data := self._decompress(self._frame, packed)):
                 return data
+        if self._frame is not None:
+            raise Damaged(f"the {self._name} file is damaged or cut off (it ends before its end marker)")
+        return b""
+
+    def _decompress(self, frame: Frame, packed: bytes) -> bytes:
+        try:
+            data = frame.decompress(packed)
+        except self._error as error:
+            raise Damaged(f"the {self._name} file is damaged ({error})") from error
+        if frame.eof:
+            self._rest, self._frame = frame.unused_data, None
+        return data
 
     def position(self) -> int:
         """Bytes taken from the disk so far."""

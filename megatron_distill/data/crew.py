@@ -18,31 +18,34 @@ from megatron_distill.config.error import ConfigError
 
 from .part_maker import Job, PartMaker
 from .parts import Recipe, Record
+from .tokenizer import Tokenizer
 from .worker import encode_job
 
 Progress = Callable[[int, tuple[int, int, int, int]], None]
 """Told the number of a part and the counts of `part_maker.Report`."""
 
 
-def make_parts(recipe: Recipe, jobs: Sequence[Job], workers: int, lock: int, progress: Progress) -> dict[int, Record]:
+def make_parts(
+    recipe: Recipe, tokenizer: Tokenizer, jobs: Sequence[Job], workers: int, lock: int, progress: Progress
+) -> dict[int, Record]:
     """Records of all jobs by part number, made by up to `workers` cores.
 
     One process a part and a core, as long as there are parts for all of them; where there are fewer, the tokenizer's
-    own library has several threads in each. `lock` is a descriptor that the processes keep open.
+    own library has several threads in each. `lock` is a descriptor that the processes keep open; `tokenizer` the one of
+    the recipe, for this process, with `workers` threads.
 
     Raises:
         ConfigError: what the first one that fails says; parts that were made stay.
     """
     count = max(1, min(workers, len(jobs)))
-    threads = workers // count
     if count == 1:
-        maker = PartMaker(recipe, threads)
+        maker = PartMaker(recipe, tokenizer)
         return {
             job.files.number: maker.make(job, lambda *counts, number=job.files.number: progress(number, counts))
             for job in jobs
         }
     with ExitStack() as stack:
-        crew = [stack.enter_context(Worker(recipe, threads, lock)) for _ in range(count)]
+        crew = [stack.enter_context(Worker(recipe, workers // count, lock)) for _ in range(count)]
         return _share_out(crew, list(jobs), progress)
 
 
@@ -104,13 +107,15 @@ class Worker:
         """What it says.
 
         Raises:
-            ConfigError: what it could not do.
+            ConfigError, OSError: what it could not do, and why.
             ChildProcessError: it ended without a word.
         """
         data = os.read(self.output.fileno(), 1 << 16)
         *lines, self._unread = (self._unread + data).split(b"\n")
         said = [json.loads(line) for line in lines]
         for message in said:
+            if "errno" in message:
+                raise OSError(message["errno"], message["error"])
             if "error" in message:
                 raise ConfigError(message["error"])
         if not data:

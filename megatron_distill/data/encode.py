@@ -9,6 +9,7 @@ tokenizer's own library.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -118,9 +119,8 @@ class Encoder:
 
 def load_fast(tokenizer: Tokenizer) -> tuple[Fast | None, str]:
     """gigatoken's version of a tokenizer; or none, and why: it is not installed or does not know this kind."""
-    try:
-        import gigatoken
-    except ImportError:
+    gigatoken = find_gigatoken()
+    if gigatoken is None:
         return None, "gigatoken is not installed (pip install gigatoken)"
     loaded: Any
     try:
@@ -131,3 +131,12 @@ def load_fast(tokenizer: Tokenizer) -> tuple[Fast | None, str]:
     except (ValueError, RuntimeError, NotImplementedError, KeyError):
         return None, "gigatoken does not know this kind of tokenizer"
     return loaded.backend, ""
+
+
+def find_gigatoken() -> ModuleType | None:
+    """The library, where it is installed."""
+    try:
+        import gigatoken
+    except ImportError:
+        return None
+    return gigatoken

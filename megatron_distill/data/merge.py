@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .index_file import StoredTables, write_index
+from .index_file import DTYPES, StoredTables, write_index
 from .parts import PartFiles, Record, sync, write_json
 from .whole_file import partial_path
 
@@ -52,7 +52,7 @@ class Merge:
         """Whether parts have been taken apart; then all of them were whole."""
         return self.bin.exists()
 
-    def run(self, parts: Sequence[PartFiles], records: Sequence[Record], dtype: np.dtype) -> None:
+    def run(self, parts: Sequence[PartFiles], records: Sequence[Record]) -> None:
         """Join whole parts, or go on with it."""
         if not self.has_begun:
             parts[0].bin.replace(self.bin)
@@ -63,7 +63,7 @@ class Merge:
                     append(whole, part.bin, begin)
                     part.bin.unlink()
                 begin += record.num_bytes
-        self._write_index(parts, dtype)
+        self._write_index(parts)
 
     def seal(self, content: dict[str, Any]) -> None:
         """Say that the corpus is whole; `content` is kept until it has its name."""
@@ -81,13 +81,13 @@ class Merge:
         self._seal.unlink()
         return content
 
-    def _write_index(self, parts: Sequence[PartFiles], dtype: np.dtype) -> None:
+    def _write_index(self, parts: Sequence[PartFiles]) -> None:
         if len(parts) == 1 and parts[0].idx.exists():
             parts[0].idx.replace(self.idx)
         elif not self.idx.exists():
             tables = [StoredTables.of(part.idx) for part in parts]
             with partial_path(self.idx).open("wb") as file:
-                write_index(file, dtype, lambda: tables)
+                write_index(file, np.dtype(DTYPES[tables[0].dtype_code]), lambda: tables)
                 sync(file)
             partial_path(self.idx).replace(self.idx)
 

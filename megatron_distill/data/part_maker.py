@@ -16,7 +16,7 @@ from .forms import Form, Plain
 from .instructions import Instructions
 from .parts import PartFiles, PartWriter, Recipe, Record
 from .pieces import Block, Piece, first_line_of, read_blocks
-from .tokenizer import load_tokenizer
+from .tokenizer import Tokenizer
 
 KEPT_PLACES = 10
 """Bad lines of a part that are named."""
@@ -37,9 +37,9 @@ class Job:
 class PartMaker:
     """Makes parts by one recipe, one after the other."""
 
-    def __init__(self, recipe: Recipe, threads: int) -> None:
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer) -> None:
         self.recipe = recipe
-        self._encoder = Encoder(load_tokenizer(recipe.tokenizer, threads))
+        self._encoder = Encoder(tokenizer)
         eod = recipe.eod if recipe.append_eod else -1
         self._form: Form = (
             Instructions(eod, recipe.max_prompt_tokens) if recipe.instructions else Plain(recipe.text_key, eod)

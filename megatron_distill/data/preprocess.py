@@ -5,15 +5,14 @@ Killed at any moment, the same call goes on where it was and ends with the same 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
 
 from megatron_distill.config.error import ConfigError
 
@@ -26,7 +25,7 @@ from .part_maker import KEPT_PLACES, Job
 from .parts import PartFiles, Recipe, Record
 from .pieces import cut
 from .progress import ProgressLine
-from .tokenizer import fingerprint, load_tokenizer
+from .tokenizer import Tokenizer, fingerprint, load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,29 +72,41 @@ class Outcome:
         )
 
 
+Make = Callable[[list[Job], ProgressLine], dict[int, Record]]
+"""Makes parts and returns their records by number."""
+
+
 def preprocess(request: Request) -> Outcome:
     """Write `output_prefix`.bin and .idx; a corpus of that name is replaced at the very end.
 
     Raises:
         ConfigError: wrong input, named with file and line; finished parts stay for the next call, nothing else does.
-        OSError: a full disk and the like; the same.
+        OSError: what the system does not let us do; the same.
     """
     workers = len(os.sched_getaffinity(0)) if request.workers is None else request.workers
     if workers < 1:
         raise ConfigError(f"--workers {workers} must be at least 1")
-    recipe = _recipe(request)
+    tokenizer = load_tokenizer(request.tokenizer, workers)
+    recipe = _recipe(request, tokenizer)
     folder = Path(f"{request.output_prefix}.parts")
     pieces = [piece for path in expand(list(request.inputs)) for piece in cut(path)]
     jobs = [Job(piece, PartFiles(folder, i), recipe.key(piece)) for i, piece in enumerate(pieces)]
     with only_writer(folder) as lock:
+
+        def make(missing: list[Job], progress: ProgressLine) -> dict[int, Record]:
+            return make_parts(recipe, tokenizer, missing, workers, lock, progress.update)
+
         try:
-            return _run(request, recipe, jobs, workers, lock)
+            return _run(request, jobs, Merge(folder, request.output_prefix), make)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ConfigError(f"{folder}: {error.strerror}; free some") from error
+            raise
         finally:
             _tidy(folder)
 
 
-def _recipe(request: Request) -> Recipe:
-    tokenizer = load_tokenizer(request.tokenizer)
+def _recipe(request: Request, tokenizer: Tokenizer) -> Recipe:
     return Recipe(
         tokenizer=request.tokenizer,
         tokenizer_fingerprint=fingerprint(request.tokenizer),
@@ -109,8 +120,7 @@ def _recipe(request: Request) -> Recipe:
     )
 
 
-def _run(request: Request, recipe: Recipe, jobs: list[Job], workers: int, lock: int) -> Outcome:
-    merge = Merge(jobs[0].files.folder, request.output_prefix)
+def _run(request: Request, jobs: list[Job], merge: Merge, make: Make) -> Outcome:
     key = hashlib.sha256("".join(job.key for job in jobs).encode()).hexdigest()
     sealed = merge.publish()  # of a run that was killed as it finished
     if sealed and sealed["key"] == key:
@@ -121,14 +131,14 @@ def _run(request: Request, recipe: Recipe, jobs: list[Job], workers: int, lock: 
     for number, record in records.items():
         progress.already(jobs[number].piece.num_bytes, record.num_documents, record.num_tokens)
     if missing:
-        records |= make_parts(recipe, missing, workers, lock, progress.update)
+        records |= make(missing, progress)
     progress.finish()
     made = [records[number] for number in range(len(jobs))]
     if not any(record.num_tokens for record in made):
         remove(job.files.record for job in jobs)
         raise ConfigError(f"{', '.join(request.inputs)} hold no text")
     outcome = Outcome.of(made)
-    merge.run([job.files for job in jobs], made, np.dtype(recipe.dtype))
+    merge.run([job.files for job in jobs], made)
     merge.seal({"key": key, "outcome": asdict(outcome)})
     merge.publish()
     return outcome

@@ -21,6 +21,7 @@ from megatron_distill.config.error import ConfigError
 from .part_maker import Job, PartMaker
 from .parts import PartFiles, Recipe
 from .pieces import Piece
+from .tokenizer import load_tokenizer
 
 
 def main() -> None:
@@ -30,13 +31,16 @@ def main() -> None:
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     try:
         begin = json.loads(lines.get())
-        maker = PartMaker(Recipe(**begin["recipe"]), begin["threads"])
+        recipe = Recipe(**begin["recipe"])
+        maker = PartMaker(recipe, load_tokenizer(recipe.tokenizer, begin["threads"]))
         while True:
             job = decode_job(json.loads(lines.get()))
             record = maker.make(job, lambda *counts: _say({"counts": counts}))
             _say({"record": record.to_json()})
-    except (ConfigError, OSError) as error:
+    except ConfigError as error:
         _say({"error": str(error)})
+    except OSError as error:
+        _say({"error": error.strerror or str(error), "errno": error.errno})
 
 
 def encode_job(job: Job) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -65,20 +64,6 @@ def test_the_number_of_workers_changes_nothing(
     for workers in (1, 3):
         run_tool("preprocess_data", *flags(text_file, path, tmp_path / f"by{workers}"), "--workers", workers)
     assert corpus_bytes(tmp_path / "by1") == corpus_bytes(tmp_path / "by3")
-
-
-def test_the_size_of_blocks_changes_nothing(
-    text_file: Path, bpe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
-    import preprocess_data
-
-    for size in (1, 1000):
-        monkeypatch.setattr(preprocess_data, "BLOCK_CHARACTERS", size)
-        arguments = ["preprocess_data.py", *map(str, flags(text_file, bpe_file, tmp_path / f"of{size}"))]
-        monkeypatch.setattr(sys, "argv", arguments)
-        assert preprocess_data.main() == 0
-    assert corpus_bytes(tmp_path / "of1") == corpus_bytes(tmp_path / "of1000")
 
 
 def test_a_bad_line_leaves_nothing(text_file: Path, bpe_file: Path, tmp_path: Path) -> None:
