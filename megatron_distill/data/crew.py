@@ -21,6 +21,9 @@ from .parts import Recipe, Record
 from .tokenizer import Tokenizer
 from .worker import encode_job
 
+WORKER_BYTES = 64 << 20
+"""Text on the disk that a process is started for; less is done by another sooner than the process has begun."""
+
 Progress = Callable[[int, tuple[int, int, int, int]], None]
 """Told the number of a part and the counts of `part_maker.Report`."""
 
@@ -30,14 +33,15 @@ def make_parts(
 ) -> dict[int, Record]:
     """Records of all jobs by part number, made by up to `workers` cores.
 
-    One process a part and a core, as long as there are parts for all of them; where there are fewer, the tokenizer's
-    own library has several threads in each. `lock` is a descriptor that the processes keep open; `tokenizer` the one of
+    One process a core, as long as there is work for all of them; where there is less, the tokenizer's own library has
+    several threads in each. `lock` is a descriptor that the processes keep open; `tokenizer` the one of
     the recipe, for this process, with `workers` threads.
 
     Raises:
         ConfigError: what the first one that fails says; parts that were made stay.
     """
-    count = max(1, min(workers, len(jobs)))
+    enough = sum(job.piece.num_bytes for job in jobs) // WORKER_BYTES
+    count = max(1, min(workers, len(jobs), enough))
     if count == 1:
         maker = PartMaker(recipe, tokenizer)
         return {

@@ -83,7 +83,7 @@ def preprocess(request: Request) -> Outcome:
         ConfigError: wrong input, named with file and line; finished parts stay for the next call, nothing else does.
         OSError: what the system does not let us do; the same.
     """
-    workers = len(os.sched_getaffinity(0)) if request.workers is None else request.workers
+    workers = _num_cores() if request.workers is None else request.workers
     if workers < 1:
         raise ConfigError(f"--workers {workers} must be at least 1")
     tokenizer = load_tokenizer(request.tokenizer, workers)
@@ -104,6 +104,11 @@ def preprocess(request: Request) -> Outcome:
             raise
         finally:
             _tidy(folder)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _recipe(request: Request, tokenizer: Tokenizer) -> Recipe:

@@ -16,7 +16,7 @@ from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 from numpy.typing import NDArray
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data import compressed, encode, pieces
+from megatron_distill.data import compressed, crew, encode, pieces
 from megatron_distill.data.preprocess import Outcome, Request, preprocess
 from megatron_distill.data.tokenizer import load_tokenizer
 
@@ -80,8 +80,9 @@ def test_how_the_text_is_cut_changes_nothing(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_shards_of_all_kinds_make_one_corpus(
-    tmp_path: Path, text_file: Path, request_of: MakeRequest, workers: int
+    tmp_path: Path, text_file: Path, request_of: MakeRequest, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(crew, "WORKER_BYTES", 1)
     lines = text_file.read_bytes().splitlines()
     names = ["0.jsonl", "1.json.gz", "2.jsonl.zst", "3.json"]
     shards = [write_lines(tmp_path / name, lines[15 * i : 15 * i + 15]) for i, name in enumerate(names)]

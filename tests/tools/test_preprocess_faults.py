@@ -36,8 +36,21 @@ def flags(shards: list[Path], tokenizer: Path, prefix: Path, *more: object) -> l
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "tools" / "preprocess_data.py"), *map(str, arguments)]
+    """The tool, with processes for as little text as there is here."""
+    code = (
+        "import runpy; from megatron_distill.data import crew; crew.WORKER_BYTES = 1; "
+        f"runpy.run_path({str(ROOT / 'tools' / 'preprocess_data.py')!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+
+
+def refused(*arguments: object) -> str:
+    """What the tool says as it refuses."""
+    process = start(*arguments)
+    _, said = process.communicate()
+    assert process.returncode == 2 and "Traceback" not in said, said
+    return said.strip()
 
 
 def contents(prefix: Path) -> list[bytes]:
@@ -46,7 +59,7 @@ def contents(prefix: Path) -> list[bytes]:
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(shards: list[Path], bpe_file: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
-    run_tool("preprocess_data", *flags(shards, bpe_file, tmp_path / "whole", "--workers", 2))
+    start(*flags(shards, bpe_file, tmp_path / "whole", "--workers", 2)).communicate()
     seconds = time.monotonic() - begun
     generator, prefix = random.Random(0), tmp_path / "corpus"
     for kill in range(KILLS):
@@ -90,7 +103,7 @@ def test_the_second_process_is_refused(shards: list[Path], bpe_file: Path, tmp_p
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bad_shard_keeps_what_is_done(shards: list[Path], bpe_file: Path, tmp_path: Path, workers: int) -> None:
     shards[5].write_bytes(shards[5].read_bytes()[:-100])
-    said = refusal("preprocess_data", *flags(shards, bpe_file, tmp_path / "corpus", "--workers", workers))
+    said = refused(*flags(shards, bpe_file, tmp_path / "corpus", "--workers", workers))
     assert "5.json.gz, after line" in said and "finished parts stay in" in said and "the same command" in said
     assert not list(tmp_path.glob("corpus.parts/*.partial")) and not (tmp_path / "corpus.bin").exists()
 
@@ -122,7 +135,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(
     run_tool("preprocess_data", *flags(shards, bpe_file, tmp_path / "whole"))
     (small_disk / "hog").write_bytes(os.urandom(shutil.disk_usage(small_disk).free - 300_000))
     arguments = flags(shards, bpe_file, small_disk / "corpus", "--workers", workers)
-    said = refusal("preprocess_data", *arguments)
+    said = refused(*arguments)
     assert "corpus.parts: No space left on device; free some" in said and "finished parts stay" in said
     assert sorted(path.name for path in small_disk.iterdir()) == ["corpus.parts", "hog"]
     (small_disk / "hog").unlink()
