@@ -84,6 +84,7 @@ class Worker:
             [sys.executable, "-m", "megatron_distill.data.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # what a dead worker did not take must not come up again when its pipe is closed
             pass_fds=(lock,),
             env=os.environ | {"PYTHONPATH": paths},
         )
@@ -129,7 +130,6 @@ class Worker:
     def _tell(self, what: dict[str, Any]) -> None:
         try:
             self._input.write(json.dumps(what).encode() + b"\n")
-            self._input.flush()
         except BrokenPipeError as error:
             raise self._lost() from error
 

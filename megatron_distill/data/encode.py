@@ -22,6 +22,8 @@ FIRST_CHARACTERS = 10_000
 """Compared at the beginning of each piece. The slow library takes as long for them as the fast one for a megabyte."""
 LATER_CHARACTERS, LATER_EVERY = 500, 4
 """Compared of a document in the middle of every fourth block."""
+MOST_SPECIAL = 100
+"""Special tokens that are tried; some tokenizers have thousands of the same kind."""
 AWKWARD = (
     "",
     " ",
@@ -56,10 +58,10 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._own = tokenizer
-        self._spelt_out = tokenizer.control_pieces() if isinstance(tokenizer, SentencePieceTokenizer) else []
+        self._spelt_out = tokenizer.special_tokens() if isinstance(tokenizer, SentencePieceTokenizer) else []
         self.num_compared, self._num_blocks, self.trusts = 0, 0, False
         self._fast, self._why_slow = load_fast(tokenizer)
-        if self._fast is not None and not self._agree(list(AWKWARD)):
+        if self._fast is not None and not self._agree(awkward_texts(tokenizer)):
             self._fast, self._why_slow = None, "gigatoken gives other ids for some texts"
 
     def begin(self, trust: bool = True) -> str:
@@ -115,6 +117,12 @@ class Encoder:
 
     def _encode_own(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         return [np.array(ids, dtype=np.uint32) for ids in self._own.encode_batch(list(texts))]
+
+
+def awkward_texts(tokenizer: Tokenizer) -> list[str]:
+    """AWKWARD, and texts around the tokenizer's special tokens."""
+    special = tokenizer.special_tokens() if isinstance(tokenizer, HuggingFaceTokenizer) else []
+    return [*AWKWARD, *(f"a{token} b {token}{token}\n{token}c" for token in special[:MOST_SPECIAL])]
 
 
 def load_fast(tokenizer: Tokenizer) -> tuple[Fast | None, str]:

@@ -87,6 +87,9 @@ def preprocess(request: Request) -> Outcome:
     if workers < 1:
         raise ConfigError(f"--workers {workers} must be at least 1")
     tokenizer = load_tokenizer(request.tokenizer, workers)
+    for kind in ("bin", "idx"):
+        if Path(f"{request.output_prefix}.{kind}").is_dir():
+            raise ConfigError(f"{request.output_prefix}.{kind} is a folder; give another --output-prefix")
     recipe = _recipe(request, tokenizer)
     folder = Path(f"{request.output_prefix}.parts")
     pieces = [piece for path in expand(list(request.inputs)) for piece in cut(path)]

@@ -104,6 +104,10 @@ class HuggingFaceTokenizer:
         """Ids of each text, without special tokens."""
         return [e.ids for e in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
+    def special_tokens(self) -> list[str]:
+        """Tokens that are cut out of a text before all else."""
+        return [token.content for token in self._inner.get_added_tokens_decoder().values()]
+
     def to_json(self) -> str:
         """The content of its `tokenizer.json`."""
         return self._inner.to_str()
@@ -146,7 +150,7 @@ class SentencePieceTokenizer:
         """Ids of each text, without special tokens."""
         return self._inner.encode(texts, num_threads=self._threads)
 
-    def control_pieces(self) -> list[str]:
+    def special_tokens(self) -> list[str]:
         """Tokens that no text becomes, even if it spells them out."""
         pieces = range(self.vocab_size)
         return [self._inner.id_to_piece(i) for i in pieces if self._inner.is_control(i) or self._inner.is_unknown(i)]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data import compressed, crew, encode, pieces
+from megatron_distill.data.indexed import IndexedCorpus
 from megatron_distill.data.preprocess import Outcome, Request, preprocess
 from megatron_distill.data.tokenizer import load_tokenizer
 
@@ -52,17 +53,20 @@ def write_lines(path: Path, lines: list[bytes]) -> Path:
 def test_the_bytes_are_those_of_megatron_cores_builder_fed_as_its_script_does(
     tmp_path: Path, bpe_file: Path, request_of: MakeRequest
 ) -> None:
-    texts = ["the model", "", "is pruned again\n", " ", "", "never"]
+    texts = ["", "the model", "", "is pruned again\n", " ", "", "never", "", ""]
     path = write_lines(tmp_path / "a.jsonl", [json.dumps({"text": text}).encode() for text in texts])
     outcome = preprocess(request_of(path))
     tokenizer = load_tokenizer(bpe_file)
     builder = IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=np.uint16)
-    for ids in tokenizer.encode_batch(texts):
-        ids = ids + [tokenizer.eod_id] if ids else []  # no end after nothing, and no sequence
+    # no end after nothing, and no sequence
+    documents = [ids + [tokenizer.eod_id] if ids else [] for ids in tokenizer.encode_batch(texts)]
+    for ids in documents:
         builder.add_document(torch.tensor(ids, dtype=torch.int64), [len(ids)] if ids else [])
     builder.finalize(str(tmp_path / "theirs.idx"))
     assert contents(tmp_path / "corpus") == contents(tmp_path / "theirs")
     assert (outcome.num_documents, outcome.num_skipped) == (len(texts), 0)
+    corpus = IndexedCorpus(tmp_path / "corpus")
+    assert [corpus.document_tokens(i).tolist() for i in range(len(texts))] == documents
 
 
 def test_how_the_text_is_cut_changes_nothing(
@@ -226,6 +230,12 @@ def test_a_piece_where_the_fast_library_errs_is_made_by_the_own_one(
     }
     assert preprocess(request_of(text_file)).num_compared == 0
     assert contents(tmp_path / "corpus") == contents(tmp_path / "right")
+
+
+def test_a_folder_in_the_way_is_said_before_the_work(tmp_path: Path, text_file: Path, request_of: MakeRequest) -> None:
+    (tmp_path / "corpus.idx").mkdir()
+    with pytest.raises(ConfigError, match=r"corpus\.idx is a folder; give another --output-prefix"):
+        preprocess(request_of(text_file))
 
 
 def test_an_outcome_sums_parts() -> None:
