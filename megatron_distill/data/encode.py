@@ -108,7 +108,7 @@ class Encoder:
         plain = [text for text in texts if self._is_plain(text)]
         fast = self._fast
         assert fast is not None
-        pairs = zip(plain, self._encode_own(plain), strict=True)
+        pairs = zip(plain, self._encode_own(plain) if plain else [], strict=True)
         return all(np.array_equal(fast.encode(text), own) for text, own in pairs)
 
     def _is_plain(self, text: str) -> bool:

@@ -110,7 +110,7 @@ class HuggingFaceTokenizer:
 
     def to_json(self) -> str:
         """The content of its `tokenizer.json`."""
-        return self._inner.to_str()
+        return self.path.read_text("utf-8") if len(_files(self.path)) == 1 else self._inner.to_str()
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, special tokens left out."""
