@@ -48,7 +48,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 def refused(*arguments: object) -> str:
     """What the tool says as it refuses."""
     process = start(*arguments)
-    _, said = process.communicate()
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 2 and "Traceback" not in said, said
     return said.strip()
 
@@ -59,14 +59,14 @@ def contents(prefix: Path) -> list[bytes]:
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(shards: list[Path], bpe_file: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
-    start(*flags(shards, bpe_file, tmp_path / "whole", "--workers", 2)).communicate()
+    start(*flags(shards, bpe_file, tmp_path / "whole", "--workers", 2)).communicate(timeout=60)
     seconds = time.monotonic() - begun
     generator, prefix = random.Random(0), tmp_path / "corpus"
     for kill in range(KILLS):
         process = start(*flags(shards, bpe_file, prefix, "--workers", 1 + kill % 2))
         time.sleep(generator.uniform(0.2, 1.1) * seconds)
         process.kill()
-        _, said = process.communicate()
+        _, said = process.communicate(timeout=60)
         assert process.returncode in (0, -9), said
         assert Path(f"{prefix}.bin").exists() or not Path(f"{prefix}.idx").exists()
     run_tool("preprocess_data", *flags(shards, bpe_file, prefix))
@@ -81,7 +81,7 @@ def test_workers_do_not_outlive_the_run(shards: list[Path], bpe_file: Path, tmp_
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
-    process.communicate()  # returns when the last process that holds the pipe of errors is gone
+    process.communicate(timeout=60)  # returns when the last process that holds the pipe of errors is gone
     before = sorted(path.name for path in parts.iterdir())
     time.sleep(0.2)
     assert sorted(path.name for path in parts.iterdir()) == before
@@ -96,7 +96,7 @@ def test_the_second_process_is_refused(shards: list[Path], bpe_file: Path, tmp_p
     said = refusal("preprocess_data", *flags(shards, bpe_file, tmp_path / "corpus"))
     assert "another process is writing" in said and "--output-prefix" in said
     first.send_signal(signal.SIGCONT)
-    _, errors = first.communicate()
+    _, errors = first.communicate(timeout=60)
     assert first.returncode == 0, errors
 
 
