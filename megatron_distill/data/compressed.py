@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 CHUNK = 1 << 20
 """Bytes asked for at once."""
@@ -31,7 +31,8 @@ def source_of(file: BinaryIO, suffix: str) -> Source:
         def gzip_member() -> Frame:
             return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
 
-        return CompressedSource(file, gzip_member, igzip_lib.error, "gzip")
+        failure = cast(type[Exception], igzip_lib.error)  # its stub says it were an instance
+        return CompressedSource(file, gzip_member, failure, "gzip")
     if suffix == ".zst":
         import zstandard
 
