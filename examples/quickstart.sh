@@ -44,7 +44,7 @@ echo "1/3 pretraining the base model"
 python pretrain_distill.py "${MODEL[@]}" --num-layers 8 "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
   --train-iters "$BASE_ITERS" --lr 1e-3 --save "$OUT/base"
 
-echo "2/3 compressing it by half: every second layer leaves, training goes on"
+echo "2/3 compressing it: half of its layers leave, training goes on"
 python pretrain_distill.py "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
   --load "$OUT/base" --pruning-layout max-gap --pruning-num-layers 4 \
   --train-iters "$HALF_ITERS" --lr 5e-4 --seed 4321 --save "$OUT/compressed"
