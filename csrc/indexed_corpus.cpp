@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <type_traits>
 
 namespace {
 
@@ -79,54 +80,92 @@ uint64_t IndexedCorpus::document_start(int64_t document) const {
   }
   const auto sequence = load<int64_t>(idx_.data() + documents_at_ + 8 * static_cast<uint64_t>(document));
   if (sequence < 0 || static_cast<uint64_t>(sequence) > num_sequences_) damaged("a document lies outside it");
+  return sequence_start(sequence);
+}
+
+uint64_t IndexedCorpus::sequence_length(uint64_t sequence) const {
+  const auto length = load<int32_t>(idx_.data() + lengths_at_ + 4 * sequence);
+  if (length < 0) damaged("sequence " + std::to_string(sequence) + " has a negative length");
+  return static_cast<uint64_t>(length);
+}
+
+uint64_t IndexedCorpus::sequence_start(int64_t sequence) const {
+  if (sequence < 0 || static_cast<uint64_t>(sequence) > num_sequences_) {
+    throw std::out_of_range("there is no sequence " + std::to_string(sequence) + ", only " +
+                            std::to_string(num_sequences_) + " of them");
+  }
   if (static_cast<uint64_t>(sequence) == num_sequences_) return num_tokens_;
-  const auto offset = load<int64_t>(idx_.data() + offsets_at_ + 8 * sequence);
-  if (offset < 0 || static_cast<uint64_t>(offset) > bin_.size() || offset % item_size_ != 0) {
+  const auto offset = load<int64_t>(idx_.data() + offsets_at_ + 8 * static_cast<uint64_t>(sequence));
+  if (offset < 0 || static_cast<uint64_t>(offset) > bin_.size() || static_cast<uint64_t>(offset) % item_size_ != 0) {
     damaged("sequence " + std::to_string(sequence) + " lies outside " + prefix_ + ".bin");
   }
   return static_cast<uint64_t>(offset) / item_size_;
 }
 
-template <typename Token>
-void IndexedCorpus::copy_windows(const int64_t* starts, int64_t count, int64_t length, int64_t* out) const {
-  const auto* tokens = reinterpret_cast<const Token*>(bin_.data());
-  for (int64_t row = 0; row < count; ++row) std::copy_n(tokens + starts[row], length, out + row * length);
+uint64_t IndexedCorpus::tokens_of_sequences(uint64_t first, uint64_t end) const {
+  if (first > end || end > num_sequences_) {
+    throw std::out_of_range("the sequences " + std::to_string(first) + " to " + std::to_string(end) +
+                            " are not all inside the corpus of " + std::to_string(num_sequences_));
+  }
+  uint64_t tokens = 0;
+  for (uint64_t i = first; i < end; ++i) tokens += sequence_length(i);
+  return tokens;
+}
+
+template <typename Visitor>
+auto IndexedCorpus::with_tokens(Visitor visit) const {
+  switch (dtype_code_) {
+    case 1: return visit(bin_.data());
+    case 2: return visit(reinterpret_cast<const int8_t*>(bin_.data()));
+    case 3: return visit(reinterpret_cast<const int16_t*>(bin_.data()));
+    case 4: return visit(reinterpret_cast<const int32_t*>(bin_.data()));
+    case 5: return visit(reinterpret_cast<const int64_t*>(bin_.data()));
+    default: return visit(reinterpret_cast<const uint16_t*>(bin_.data()));
+  }
+}
+
+void IndexedCorpus::check_inside(int64_t start, int64_t length) const {
+  if (start < 0 || length < 0 || static_cast<uint64_t>(length) > num_tokens_ ||
+      static_cast<uint64_t>(start) > num_tokens_ - static_cast<uint64_t>(length)) {
+    throw std::out_of_range("the " + std::to_string(length) + " tokens from " + std::to_string(start) +
+                            " on are not all inside the corpus of " + std::to_string(num_tokens_));
+  }
+}
+
+void IndexedCorpus::read(uint64_t start, uint64_t length, int64_t vocab_size, int32_t* out) const {
+  if (start > num_tokens_ || length > num_tokens_ - start) damaged("a sequence reaches beyond " + prefix_ + ".bin");
+  with_tokens([&](const auto* tokens) {
+    tokens += start;
+    using Token = std::remove_const_t<std::remove_pointer_t<decltype(tokens)>>;
+    // Wide enough that negative tokens become larger than any vocabulary; the loop has no branch, so it is vectorised.
+    using Wide = std::conditional_t<std::is_unsigned_v<Token>, Token,
+                                    std::conditional_t<sizeof(Token) == 8, uint64_t, uint32_t>>;
+    Wide largest = 0;
+    for (uint64_t i = 0; i < length; ++i) {
+      largest = std::max(largest, static_cast<Wide>(tokens[i]));
+      out[i] = static_cast<int32_t>(tokens[i]);
+    }
+    if (static_cast<uint64_t>(largest) < static_cast<uint64_t>(vocab_size)) return;
+    const auto* bad = std::find_if(tokens, tokens + length, [&](Token token) {
+      return static_cast<Wide>(token) == largest;
+    });
+    throw std::invalid_argument(prefix_ + " has token " + std::to_string(*bad) + ", but the model knows only " +
+                                std::to_string(vocab_size) + " tokens; give the tokenizer it was made with");
+  });
 }
 
 void IndexedCorpus::windows(const int64_t* starts, int64_t count, int64_t length, int64_t* out) const {
-  for (int64_t row = 0; row < count; ++row) {
-    const int64_t start = starts[row];
-    if (start < 0 || length < 0 || static_cast<uint64_t>(length) > num_tokens_ ||
-        static_cast<uint64_t>(start) > num_tokens_ - static_cast<uint64_t>(length)) {
-      throw std::out_of_range("the " + std::to_string(length) + " tokens from " + std::to_string(start) +
-                              " on are not all inside the corpus of " + std::to_string(num_tokens_));
-    }
-  }
-  switch (dtype_code_) {
-    case 1: return copy_windows<uint8_t>(starts, count, length, out);
-    case 2: return copy_windows<int8_t>(starts, count, length, out);
-    case 3: return copy_windows<int16_t>(starts, count, length, out);
-    case 4: return copy_windows<int32_t>(starts, count, length, out);
-    case 5: return copy_windows<int64_t>(starts, count, length, out);
-    default: return copy_windows<uint16_t>(starts, count, length, out);
-  }
-}
-
-template <typename Token>
-int64_t IndexedCorpus::largest() const {
-  const auto* tokens = reinterpret_cast<const Token*>(bin_.data());
-  return num_tokens_ == 0 ? -1 : static_cast<int64_t>(*std::max_element(tokens, tokens + num_tokens_));
+  for (int64_t row = 0; row < count; ++row) check_inside(starts[row], length);
+  with_tokens([&](const auto* tokens) {
+    for (int64_t row = 0; row < count; ++row) std::copy_n(tokens + starts[row], length, out + row * length);
+  });
 }
 
 int64_t IndexedCorpus::max_token() const {
-  switch (dtype_code_) {
-    case 1: return largest<uint8_t>();
-    case 2: return largest<int8_t>();
-    case 3: return largest<int16_t>();
-    case 4: return largest<int32_t>();
-    case 5: return largest<int64_t>();
-    default: return largest<uint16_t>();
-  }
+  if (num_tokens_ == 0) return -1;
+  return with_tokens([&](const auto* tokens) {
+    return static_cast<int64_t>(*std::max_element(tokens, tokens + num_tokens_));
+  });
 }
 
 void IndexedCorpus::damaged(const std::string& what) const {

@@ -22,12 +22,23 @@ class IndexedCorpus {
 
   uint64_t num_tokens() const { return num_tokens_; }
   uint64_t num_documents() const { return num_documents_; }
+  uint64_t num_sequences() const { return num_sequences_; }
   int dtype_code() const { return dtype_code_; }
-  const uint8_t* tokens() const { return bin_.data(); }
-  uint64_t item_size() const { return item_size_; }
 
   // Position of the first token of a document in the stream; of document `num_documents()`, the end.
   uint64_t document_start(int64_t document) const;
+
+  // Position of the first token of a sequence in the stream; of sequence `num_sequences()`, the end.
+  uint64_t sequence_start(int64_t sequence) const;
+
+  // Tokens of a sequence, which must be below num_sequences().
+  uint64_t sequence_length(uint64_t sequence) const;
+
+  // Tokens of the sequences [first, end) together. Throws std::out_of_range if they are not all in the corpus.
+  uint64_t tokens_of_sequences(uint64_t first, uint64_t end) const;
+
+  // Tokens [start, start + length), each of which must be below `vocab_size`.
+  void read(uint64_t start, uint64_t length, int64_t vocab_size, int32_t* out) const;
 
   // Tokens [start, start + length) for each of `count` starts, as int64, row after row.
   void windows(const int64_t* starts, int64_t count, int64_t length, int64_t* out) const;
@@ -36,10 +47,10 @@ class IndexedCorpus {
   int64_t max_token() const;
 
  private:
-  template <typename Token>
-  void copy_windows(const int64_t* starts, int64_t count, int64_t length, int64_t* out) const;
-  template <typename Token>
-  int64_t largest() const;
+  // What `visit` makes of the tokens, given as a pointer to their dtype.
+  template <typename Visitor>
+  auto with_tokens(Visitor visit) const;
+  void check_inside(int64_t start, int64_t length) const;
   [[noreturn]] void damaged(const std::string& what) const;
   uint64_t read_u64(uint64_t offset) const;
 

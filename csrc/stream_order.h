@@ -26,6 +26,14 @@ class StreamOrder {
     return position;
   }
 
+  // The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+  static uint64_t mix(uint64_t x) {
+    x += 0x9e3779b97f4a7c15;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+    return x ^ (x >> 31);
+  }
+
  private:
   uint64_t permute(uint64_t value) const {
     uint64_t left = value >> half_bits_, right = value & mask_;
@@ -35,14 +43,6 @@ class StreamOrder {
       right = next;
     }
     return (left << half_bits_) | right;
-  }
-
-  // The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
-  static uint64_t mix(uint64_t x) {
-    x += 0x9e3779b97f4a7c15;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-    return x ^ (x >> 31);
   }
 
   uint64_t size_;

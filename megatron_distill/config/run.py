@@ -36,6 +36,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.data.data_path is None and not self.dry_run:
             raise ConfigError("--data-path is missing; make a corpus with tools/preprocess_data.py and give its prefix")
+        if self.data.data_order == "megatron" and not 0 <= self.training.seed < 2**32:
+            raise ConfigError(
+                f"--seed {self.training.seed} must be at least 0 and below 2^32 with --data-order megatron"
+            )
         tp = self.parallel.tensor_model_parallel_size
         if self.parallel.sequence_parallel and self.data.seq_length % tp:
             raise ConfigError(

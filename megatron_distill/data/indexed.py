@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -28,18 +30,19 @@ class IndexedCorpus:
     def __init__(self, prefix: str | Path) -> None:
         self.prefix = str(prefix)
         try:
-            self._files = _csrc.IndexedCorpus(self.prefix)
+            self.files = _csrc.IndexedCorpus(self.prefix)
         except FileNotFoundError as error:
             raise ConfigError(f"{error}; a corpus {self.prefix} is made by tools/preprocess_data.py") from error
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        self.num_tokens: int = self._files.num_tokens
-        self.num_documents: int = self._files.num_documents
-        self.dtype = np.dtype(DTYPES[self._files.dtype_code])
+        self.num_tokens: int = self.files.num_tokens
+        self.num_documents: int = self.files.num_documents
+        self.num_sequences: int = self.files.num_sequences
+        self.dtype = np.dtype(DTYPES[self.files.dtype_code])
 
     def max_token(self) -> int:
         """The largest token; reads the whole corpus."""
-        return int(self._files.max_token())
+        return int(self.files.max_token())
 
     def document_start(self, document: int) -> int:
         """Position of a document's first token in the stream; of document `num_documents`, the end.
@@ -47,10 +50,22 @@ class IndexedCorpus:
         Raises:
             ConfigError: the index says that it lies outside the corpus.
         """
-        try:
-            return int(self._files.document_start(document))
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        with _said():
+            return int(self.files.document_start(document))
+
+    def sequence_start(self, sequence: int) -> int:
+        """The same for a sequence; a document is one or more."""
+        with _said():
+            return int(self.files.sequence_start(sequence))
+
+    def tokens_of_sequences(self, first: int, end: int) -> int:
+        """Tokens of the sequences [first, end) together; reads their lengths.
+
+        Raises:
+            ConfigError: the index gives one a negative length.
+        """
+        with _said():
+            return int(self.files.tokens_of_sequences(first, end))
 
     def document_tokens(self, document: int) -> NDArray[np.int64]:
         """Tokens of one document."""
@@ -59,7 +74,16 @@ class IndexedCorpus:
 
     def windows(self, starts: list[int] | NDArray[np.int64], length: int) -> NDArray[np.int64]:
         """Tokens [start, start + length) for each start, [len(starts), length]; IndexError outside the corpus."""
-        return self._files.windows(np.asarray(starts, dtype=np.int64), length)
+        return self.files.windows(np.asarray(starts, dtype=np.int64), length)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """What csrc/ finds wrong with a corpus, as the error of a user's input."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 class IndexedWriter:

@@ -4,85 +4,109 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from megatron_distill import _csrc
 from megatron_distill.batch import Batch
+from megatron_distill.config.error import ConfigError
 
-from .indexed import IndexedCorpus
-from .split import Span, num_windows
+from .documents import DocumentRules
+
+Item = TypeVar("Item")
 
 
 class BatchLoader:
-    """Windows of `seq_length` + 1 tokens of a span of a corpus; window i predicts tokens i T + 1 .. (i + 1) T of it.
+    """Samples as batches; a position counts samples since the start of training.
 
-    A position counts samples since the start of training. Each epoch goes through all windows once, in an order of its
-    own that a keyed bijection gives: no table, whatever the size of the corpus.
+    csrc/ writes them without the GIL, straight into the tensors that leave here; these are pinned if `pinned`.
     """
 
-    def __init__(self, corpus: IndexedCorpus, *, span: Span, seq_length: int, seed: int, shuffle: bool = True) -> None:
-        self.corpus, self.first, self.seq_length, self.seed, self.shuffle = corpus, span[0], seq_length, seed, shuffle
-        self.num_samples = num_windows(corpus, span, seq_length)
-        """Windows of an epoch."""
-
-    def sample_numbers(self, positions: Sequence[int]) -> NDArray[np.int64]:
-        """The window that stands at each position."""
-        at = np.asarray(positions, dtype=np.int64)
-        epochs, within = np.divmod(at, self.num_samples)
-        if not self.shuffle:
-            return within
-        numbers = np.empty_like(within)
-        for epoch in np.unique(epochs):
-            key = (self.seed * 0x9E3779B97F4A7C15 + int(epoch)) % 2**64
-            chosen = epochs == epoch
-            numbers[chosen] = _csrc.StreamOrder(self.num_samples, key).at(within[chosen])
-        return numbers
+    def __init__(
+        self, samples: _csrc.SampleSource, rules: DocumentRules | None = None, *, pinned: bool = False
+    ) -> None:
+        self.samples, self.rules, self.pinned = samples, rules or DocumentRules(), pinned
+        self.num_samples = samples.num_samples
+        """Samples of an epoch."""
+        self.seq_length = samples.seq_length
 
     def batch(self, positions: Sequence[int]) -> Batch:
-        """The samples at `positions`, each tensor [len(positions), seq_length]."""
-        starts = self.first + self.sample_numbers(positions) * self.seq_length
-        block = torch.from_numpy(self.corpus.windows(starts, self.seq_length + 1))
-        return Batch(
-            tokens=block[:, :-1],
-            labels=block[:, 1:],
-            loss_mask=torch.ones(len(positions), self.seq_length),
-            position_ids=torch.arange(self.seq_length).expand(len(positions), -1),
-        )
+        """The samples at `positions`, each tensor [len(positions), seq_length].
+
+        Raises:
+            ConfigError: tokens that the model does not know, or an index that lies; names the corpus.
+        """
+        shape = (len(positions), self.seq_length)
+        tokens, labels, position_ids = (self._empty(shape, torch.int64) for _ in range(3))
+        loss_mask = self._empty(shape, torch.float32)
+        outputs = [x.numpy() for x in (tokens, labels, loss_mask, position_ids)]
+        try:
+            self.samples.assemble(positions, *outputs, **vars(self.rules))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return Batch(tokens=tokens, labels=labels, loss_mask=loss_mask, position_ids=position_ids)
+
+    def block(self, positions: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """The samples at `positions` as they are, [len(positions), seq_length + 1] of uint16 or int32.
+
+        Raises:
+            ConfigError: as `batch`.
+        """
+        block = self._empty((len(positions), self.seq_length + 1), dtype)
+        try:
+            self.samples.pack(positions, block.numpy())
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return block
 
     def iterate(self, position_lists: Iterable[Sequence[int]], depth: int = 2) -> Iterator[Batch]:
-        """`batch` of each, prepared up to `depth` ahead by a thread; errors of the thread are raised here."""
-        ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=depth)
-        stop = threading.Event()
+        """`batch` of each, read ahead."""
+        return read_ahead(self.batch, position_lists, depth)
 
-        def put(item: Batch | BaseException | None) -> bool:
-            while not stop.is_set():
-                try:
-                    ready.put(item, timeout=0.1)
-                    return True
-                except queue.Full:
-                    continue
-            return False
+    def _empty(self, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, pin_memory=self.pinned)
 
-        def prepare() -> None:
+
+def read_ahead(
+    read: Callable[[Sequence[int]], Item], position_lists: Iterable[Sequence[int]], depth: int = 2
+) -> Iterator[Item]:
+    """`read` of each, prepared up to `depth` ahead by a thread; errors of the thread are raised here."""
+    ready: queue.Queue[Item | _Failure | None] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: Item | _Failure | None) -> bool:
+        while not stop.is_set():
             try:
-                for positions in position_lists:
-                    if not put(self.batch(positions)):
-                        return
-                put(None)
-            except BaseException as error:  # noqa: BLE001 - it is the consumer's to handle
-                put(error)
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
 
-        thread = threading.Thread(target=prepare, name="batch-loader", daemon=True)
-        thread.start()
+    def prepare() -> None:
         try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stop.set()
-            thread.join()
+            for positions in position_lists:
+                if not put(read(positions)):
+                    return
+            put(None)
+        except BaseException as error:  # noqa: BLE001 - it is the consumer's to handle
+            put(_Failure(error))
+
+    thread = threading.Thread(target=prepare, name="batch-loader", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error

@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from megatron.core import parallel_state
+from torch import Tensor
 
 from megatron_distill.batch import Batch
-from megatron_distill.config.error import ConfigError
-from megatron_distill.data.indexed import IndexedCorpus
-from megatron_distill.data.loader import BatchLoader
-from megatron_distill.data.split import split_spans
+from megatron_distill.data import device_expand
+from megatron_distill.data.blend import open_blend
+from megatron_distill.data.documents import DocumentRules, apply_rules
+from megatron_distill.data.loader import BatchLoader, read_ahead
+from megatron_distill.data.samples import training_samples, validation_samples
 from megatron_distill.parallel import device
 
 from .plan import RunPlan
 
 
 class Feed:
-    """Micro-batches of this data-parallel rank, on its device."""
+    """Micro-batches of this data-parallel rank, on its device.
+
+    To a GPU go the tokens alone, two bytes each if the vocabulary allows it, and a kernel makes a batch of them there;
+    where the kernel was not built, and on a CPU, csrc/ assembles whole batches.
+    """
 
     def __init__(self, plan: RunPlan) -> None:
-        data, training = plan.config.data, plan.config.training
+        data, training, vocab = plan.config.data, plan.config.training, plan.shape.vocab_size
         assert data.data_path is not None
         self.plan = plan
         self.rank, self.size = parallel_state.get_data_parallel_rank(), plan.layout.data
-        corpus = IndexedCorpus(data.data_path)
-        spans = split_spans(corpus, data.split)
-        self.train = BatchLoader(corpus, span=spans[0], seq_length=data.seq_length, seed=training.seed)
+        self.rules = DocumentRules(
+            eod=-1 if plan.eod_token is None else plan.eod_token,
+            reset_position_ids=data.reset_position_ids,
+            eod_mask_loss=data.eod_mask_loss,
+        )
+        self.packed = device_expand.available()
+        self.packed_dtype = torch.uint16 if vocab <= 2**16 else torch.int32
+        blend = open_blend("--data-path", data.data_path)
+        samples = training_samples(data, blend, num_samples=plan.total_samples, vocab_size=vocab, seed=training.seed)
+        self.train = BatchLoader(samples, self.rules, pinned=device.is_cuda())
         if data.valid_data_path is not None:
-            corpus = IndexedCorpus(data.valid_data_path)
-            span = (0, corpus.num_tokens)
-        else:
-            span = spans[1]
+            blend = open_blend("--valid-data-path", data.valid_data_path)
+        held_out = validation_samples(data, blend, whole=data.valid_data_path is not None, vocab_size=vocab)
         self.valid: BatchLoader | None = None
-        if span[1] > data.seq_length:
-            self.valid = BatchLoader(corpus, span=span, seq_length=data.seq_length, seed=training.seed, shuffle=False)
+        if held_out is not None:
+            self.valid = BatchLoader(held_out, self.rules, pinned=device.is_cuda())
 
     def training_batches(self, consumed_samples: int) -> Iterator[Batch]:
-        """Endless micro-batches from the given position in the data on; a thread prepares them ahead."""
+        """Micro-batches from the given position in the data to the end of the run; a thread prepares them ahead."""
         micro = self.plan.config.training.micro_batch_size
-
-        def positions() -> Iterator[range]:
-            first = consumed_samples + self.rank * micro
-            while True:
-                yield range(first, first + micro)
-                first += self.size * micro
-
-        for batch in self.train.iterate(positions()):
-            yield self._on_device(batch)
+        firsts = range(consumed_samples + self.rank * micro, self.plan.total_samples, self.size * micro)
+        positions = (range(first, first + micro) for first in firsts)
+        for item in read_ahead(lambda at: self._read(self.train, at), positions):
+            yield self._on_device(item)
 
     def validation_batches(self) -> tuple[Iterator[Batch], int]:
         """This rank's part of the validation windows, in order, each once, and how many micro-batches that is.
@@ -69,16 +75,15 @@ class Feed:
         micro = self.plan.config.training.micro_batch_size
         for i in range(count):
             numbers = [(i * self.size + self.rank) * micro + j for j in range(micro)]
-            batch = self.valid.batch([min(n, windows - 1) for n in numbers])
-            counts = torch.tensor([float(n < windows) for n in numbers])[:, None]
-            yield self._on_device(replace(batch, loss_mask=batch.loss_mask * counts))
+            batch = self._on_device(self._read(self.valid, [min(n, windows - 1) for n in numbers]))
+            counts = torch.tensor([float(n < windows) for n in numbers], device=batch.loss_mask.device)[:, None]
+            yield replace(batch, loss_mask=batch.loss_mask * counts)
 
-    def _on_device(self, batch: Batch) -> Batch:
-        largest, known = int(batch.tokens.max()), self.plan.shape.vocab_size
-        if max(largest, int(batch.labels.max())) >= known:
-            raise ConfigError(
-                f"--data-path {self.plan.config.data.data_path} has token {largest}, but the model knows only "
-                f"{known} tokens; give the tokenizer it was made with"
-            )
+    def _read(self, loader: BatchLoader, positions: Sequence[int]) -> Batch | Tensor:
+        return loader.block(positions, self.packed_dtype) if self.packed else loader.batch(positions)
+
+    def _on_device(self, item: Batch | Tensor) -> Batch:
         to = device.current()
-        return Batch(*(x.to(to, non_blocking=True) for x in vars(batch).values()))
+        if isinstance(item, Tensor):
+            return apply_rules(device_expand.expand(item.to(to, non_blocking=True)), self.rules)
+        return Batch(*(x.to(to, non_blocking=True) for x in vars(item).values()))

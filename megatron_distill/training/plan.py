@@ -19,9 +19,10 @@ from megatron_distill.checkpoint.manifest import (
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelConfig, ModelShape
 from megatron_distill.config.run import Layout, RunConfig, layout
-from megatron_distill.data.indexed import IndexedCorpus
-from megatron_distill.data.split import num_windows, split_spans
-from megatron_distill.data.tokenizer import vocab_size
+from megatron_distill.data.blend import open_blend
+from megatron_distill.data.samples import part_spans
+from megatron_distill.data.split import num_windows
+from megatron_distill.data.tokenizer import load_tokenizer, vocab_size
 from megatron_distill.pruning.when import RemovalSchedule, parse_tokens, tokens_to_iters
 from megatron_distill.pruning.where import layers_to_remove
 
@@ -45,6 +46,8 @@ class RunPlan:
     """Weights of another run, when there is nothing to resume."""
     start: int
     """Steps already taken."""
+    eod_token: int | None
+    """The token that ends a document, where the run asks for it."""
     sample_order: dict[str, Any]
     """What fixes which sample comes when."""
 
@@ -62,6 +65,11 @@ class RunPlan:
     def tokens_per_iter(self) -> int:
         """Tokens of one optimizer step."""
         return self.config.training.global_batch_size * self.config.data.seq_length
+
+    @property
+    def total_samples(self) -> int:
+        """Samples of the whole run."""
+        return self.total_iters * self.config.training.global_batch_size
 
     def layers_at(self, iteration: int) -> tuple[int, ...]:
         """Original indices of the layers that step `iteration` (0-based) runs through."""
@@ -119,7 +127,8 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         resume_from=resume_from,
         load_from=None if resume_from else load_from,
         start=own.iteration if own else 0,
-        sample_order=_sample_order(config),
+        eod_token=_eod_token(config, shape),
+        sample_order=_sample_order(config, total),
     )
     _check_stages(plan)
     _check_data(plan)
@@ -139,6 +148,18 @@ def _shape(config: RunConfig, source: Manifest | None, where: str) -> ModelShape
         shape = config.model.shape(vocab or source.shape.vocab_size)
         check_same_model(source, shape, where)
     return source.shape
+
+
+def _eod_token(config: RunConfig, shape: ModelShape) -> int | None:
+    data = config.data
+    if not (data.reset_position_ids or data.eod_mask_loss):
+        return None
+    if data.eod_token is None:
+        assert data.tokenizer is not None
+        return load_tokenizer(data.tokenizer).eod_id
+    if data.eod_token >= shape.vocab_size:
+        raise ConfigError(f"--eod-token {data.eod_token} must be below the {shape.vocab_size} tokens of the model")
+    return data.eod_token
 
 
 def _check_same_optimizer(own: Manifest, config: RunConfig, run: Path) -> None:
@@ -193,17 +214,25 @@ def _check_stages(plan: RunPlan) -> None:
             )
 
 
-def _sample_order(config: RunConfig) -> dict[str, Any]:
-    if config.data.data_path is None:  # a dry run
+def _sample_order(config: RunConfig, total_iters: int) -> dict[str, Any]:
+    data = config.data
+    if data.data_path is None:  # a dry run
         return {}
-    corpus = IndexedCorpus(config.data.data_path)  # which may have moved since, so not its path
-    return {
+    blend = open_blend("--data-path", data.data_path)
+    # Corpora may have moved since, so not their paths.
+    corpora = [f"{corpus.num_tokens} tokens in {corpus.num_documents} documents" for corpus in blend.corpora]
+    if blend.weights is not None:
+        corpora = [f"{weight:g} x {corpus}" for weight, corpus in zip(blend.weights, corpora, strict=True)]
+    order = {
         "seed": config.training.seed,
-        "seq-length": config.data.seq_length,
+        "seq-length": data.seq_length,
         "global-batch-size": config.training.global_batch_size,
-        "split": config.data.split,
-        "data-path": f"with {corpus.num_tokens} tokens in {corpus.num_documents} documents",
+        "split": data.split,
+        "data-order": data.data_order,
+        "random-offset": data.random_offset,
+        "data-path": f"with {', '.join(corpora)}",
     }
+    return order | {"train-iters": total_iters} if data.data_order == "megatron" else order
 
 
 def _check_resumed(plan: RunPlan, own: Manifest, run: Path) -> None:
@@ -230,20 +259,19 @@ def _check_resumed(plan: RunPlan, own: Manifest, run: Path) -> None:
 
 def _check_data(plan: RunPlan) -> None:
     data = plan.config.data
-    for flag, prefix in (("--data-path", data.data_path), ("--valid-data-path", data.valid_data_path)):
-        if prefix is None:
-            continue
-        corpus = IndexedCorpus(prefix)
-        span = split_spans(corpus, data.split)[0] if prefix == data.data_path else (0, corpus.num_tokens)
-        num_windows(corpus, span, data.seq_length)
-        if corpus.num_tokens * corpus.dtype.itemsize > _SCAN_BYTES:
-            continue
-        largest = corpus.max_token()
-        if largest >= plan.shape.vocab_size:
-            raise ConfigError(
-                f"{flag} {prefix} has token {largest}, but the model knows only {plan.shape.vocab_size} tokens; "
-                "give the tokenizer it was made with, or a larger --vocab-size"
-            )
+    for flag, values in (("--data-path", data.data_path), ("--valid-data-path", data.valid_data_path)):
+        for corpus in open_blend(flag, values).corpora if values else ():
+            whole = flag == "--valid-data-path"
+            span = (0, corpus.num_tokens) if whole else part_spans(data, corpus)[0]
+            num_windows(corpus, span, data.seq_length, random_offset=data.random_offset and not whole)
+            if corpus.num_tokens * corpus.dtype.itemsize > _SCAN_BYTES:
+                continue
+            largest = corpus.max_token()
+            if largest >= plan.shape.vocab_size:
+                raise ConfigError(
+                    f"{flag} {corpus.prefix} has token {largest}, but the model knows only {plan.shape.vocab_size} "
+                    "tokens; give the tokenizer it was made with, or a larger --vocab-size"
+                )
 
 
 def _check_folder(run: Path) -> None:

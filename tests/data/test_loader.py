@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from megatron_distill._csrc import StreamOrder
+from megatron_distill._csrc import StreamOrder, StreamSource
 from megatron_distill.batch import Batch
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.indexed import IndexedCorpus
 from megatron_distill.data.loader import BatchLoader
+from megatron_distill.data.samples import stream_samples
 from tests.support.corpora import write_corpus
 
 SEQ = 8
@@ -27,7 +29,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> IndexedCorpus:
 
 
 def make(corpus: IndexedCorpus, *, seed: int = 3, seq: int = SEQ, shuffle: bool = True) -> BatchLoader:
-    return BatchLoader(corpus, span=(11, 250), seq_length=seq, seed=seed, shuffle=shuffle)
+    return BatchLoader(stream_samples(corpus, (11, 250), seq_length=seq, vocab_size=60, seed=seed, shuffle=shuffle))
+
+
+def sample_numbers(loader: BatchLoader, positions: Sequence[int]) -> NDArray[np.int64]:
+    assert isinstance(loader.samples, StreamSource)
+    return loader.samples.numbers(positions)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -39,7 +46,7 @@ def test_a_batch_is_slices_of_the_span(corpus: IndexedCorpus) -> None:
     loader = make(corpus)
     positions = [0, 5, 29, 31, 100]
     batch = loader.batch(positions)
-    for row, number in enumerate(loader.sample_numbers(positions)):
+    for row, number in enumerate(sample_numbers(loader, positions)):
         window = stream[number * SEQ : number * SEQ + SEQ + 1]
         assert batch.tokens[row].tolist() == window[:-1].tolist()
         assert batch.labels[row].tolist() == window[1:].tolist()
@@ -60,12 +67,12 @@ def test_the_last_window_still_has_its_label(corpus: IndexedCorpus, seq: int, sa
 def test_every_epoch_visits_each_window_once(corpus: IndexedCorpus, epoch: int) -> None:
     loader = make(corpus)
     first = epoch * loader.num_samples
-    assert sorted(loader.sample_numbers(range(first, first + loader.num_samples))) == list(range(31))
+    assert sorted(sample_numbers(loader, range(first, first + loader.num_samples))) == list(range(31))
 
 
 def test_every_epoch_and_every_seed_has_an_order_of_its_own(corpus: IndexedCorpus) -> None:
     orders = [
-        tuple(make(corpus, seed=seed).sample_numbers(range(epoch * 31, epoch * 31 + 31)))
+        tuple(sample_numbers(make(corpus, seed=seed), range(epoch * 31, epoch * 31 + 31)))
         for seed in (0, 1, 2, 3)
         for epoch in (0, 1, 2, 3)
     ]
@@ -74,13 +81,13 @@ def test_every_epoch_and_every_seed_has_an_order_of_its_own(corpus: IndexedCorpu
 
 
 def test_without_shuffling_windows_come_in_the_order_of_the_text(corpus: IndexedCorpus) -> None:
-    assert make(corpus, shuffle=False).sample_numbers([0, 1, 30, 31, 63]).tolist() == [0, 1, 30, 0, 1]
+    assert sample_numbers(make(corpus, shuffle=False), [0, 1, 30, 31, 63]).tolist() == [0, 1, 30, 0, 1]
 
 
 def test_a_batch_may_cross_the_border_of_epochs(corpus: IndexedCorpus) -> None:
     loader = make(corpus)
-    one_by_one = [int(loader.sample_numbers([position])[0]) for position in range(28, 35)]
-    assert loader.sample_numbers(range(28, 35)).tolist() == one_by_one
+    one_by_one = [int(sample_numbers(loader, [position])[0]) for position in range(28, 35)]
+    assert sample_numbers(loader, range(28, 35)).tolist() == one_by_one
 
 
 def test_the_position_is_all_that_resuming_needs(corpus: IndexedCorpus) -> None:
@@ -115,7 +122,7 @@ def test_the_order_of_a_large_corpus_stays_too() -> None:
 
 
 def test_the_loaders_order_stays_too(corpus: IndexedCorpus) -> None:
-    assert make(corpus, seed=1234).sample_numbers([0, 1, 2, 31, 32, 33]).tolist() == [18, 0, 7, 20, 28, 3]
+    assert sample_numbers(make(corpus, seed=1234), [0, 1, 2, 31, 32, 33]).tolist() == [18, 0, 7, 20, 28, 3]
 
 
 @settings(max_examples=60, deadline=None)
@@ -195,8 +202,8 @@ def test_the_thread_ends_with_the_positions(corpus: IndexedCorpus) -> None:
 @pytest.mark.parametrize("tokens", [0, 8])
 def test_a_span_without_a_sample_is_said(corpus: IndexedCorpus, tokens: int) -> None:
     with pytest.raises(ConfigError, match=f"gives {tokens} tokens here, fewer than the 8 \\+ 1.*--seq-length"):
-        BatchLoader(corpus, span=(0, tokens), seq_length=8, seed=0)
+        stream_samples(corpus, (0, tokens), seq_length=8, vocab_size=60, seed=0)
 
 
 def test_the_shortest_span_has_one_sample(corpus: IndexedCorpus) -> None:
-    assert BatchLoader(corpus, span=(0, 9), seq_length=8, seed=0).num_samples == 1
+    assert stream_samples(corpus, (0, 9), seq_length=8, vocab_size=60, seed=0).num_samples == 1
