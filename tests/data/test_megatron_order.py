@@ -50,12 +50,11 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def theirs(blend: Sequence[str], sizes: list[int | None], *, cache: Path, **options: Any) -> list[Any]:
+def theirs(blend: Sequence[str], sizes: list[int | None], **options: Any) -> list[Any]:
     """megatron-core's training, validation and test sets."""
     config = GPTDatasetConfig(
         blend=get_blend_from_list(list(blend)),
-        path_to_cache=str(cache),
-        tokenizer=SimpleNamespace(eod=EOD, pad=-1, unique_identifiers={}),
+        tokenizer=SimpleNamespace(eod=EOD, pad=-1, vocab_size=None, unique_identifiers={}),
         create_attention_mask=False,
         **{  # type: ignore[arg-type]
             "random_seed": 1234,
@@ -79,16 +78,14 @@ def assert_same(samples: SampleSource, dataset: Any, rules: DocumentRules | None
             assert getattr(batch, name)[row].equal(wanted[name]), (row, name)
 
 
-# "short" has about 570 tokens, so 35 samples of 16: one epoch, its very end, the last epoch shuffled apart (below 80 % of
-# it is needed) and with the others, and many.
+# "short" has about 570 tokens, so 35 samples of 16: one epoch, its very end, the last epoch shuffled apart (less than
+# 80 % of it is needed) and with the others, and many.
 @pytest.mark.parametrize("name", ["short", "long", "even", "sequences"])
 @pytest.mark.parametrize("samples", [1, 30, 37, 50, 69, 70, 71, 100, 500])
-def test_training_samples_are_those_of_gpt_dataset(
-    corpora: dict[str, Path], name: str, samples: int, tmp_path: Path
-) -> None:
+def test_training_samples_are_those_of_gpt_dataset(corpora: dict[str, Path], name: str, samples: int) -> None:
     flags = DataConfig(data_path=(str(corpora[name]),), data_order="megatron", seq_length=16, split="90,10,0")
     assert flags.data_path is not None
-    dataset = theirs(flags.data_path, [samples, None, None], cache=tmp_path, split="90,10,0")[0]
+    dataset = theirs(flags.data_path, [samples, None, None], split="90,10,0")[0]
     blend = open_blend("--data-path", flags.data_path)
     assert_same(training_samples(flags, blend, num_samples=samples, vocab_size=VOCAB, seed=1234), dataset)
 
@@ -96,29 +93,23 @@ def test_training_samples_are_those_of_gpt_dataset(
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
 @pytest.mark.parametrize("length", [2, 5, 64])
 @pytest.mark.parametrize("split", ["50,30,20", "1,1,1"])
-def test_every_part_seed_and_length(
-    corpora: dict[str, Path], seed: int, length: int, split: str, tmp_path: Path
-) -> None:
+def test_every_part_seed_and_length(corpora: dict[str, Path], seed: int, length: int, split: str) -> None:
     corpus = IndexedCorpus(corpora["even"])
     sizes = [40, 9, None]
-    datasets = theirs([corpus.prefix], sizes, cache=tmp_path, random_seed=seed, sequence_length=length, split=split)
+    datasets = theirs([corpus.prefix], sizes, random_seed=seed, sequence_length=length, split=split)
     for part, size, dataset in zip(split_ranges(corpus.num_sequences, split), sizes, datasets, strict=True):
         samples = document_samples(corpus, part, seq_length=length, vocab_size=VOCAB, num_samples=size or 0, seed=seed)
         assert_same(samples, dataset)
 
 
 @pytest.mark.parametrize(("reset", "mask"), [(True, False), (False, True), (True, True)])
-def test_the_end_of_a_document_does_what_it_does_there(
-    corpora: dict[str, Path], reset: bool, mask: bool, tmp_path: Path
-) -> None:
+def test_the_end_of_a_document_does_what_it_does_there(reset: bool, mask: bool, tmp_path: Path) -> None:
     prefix = tmp_path / "text"
     generator = np.random.default_rng(0)
     with IndexedWriter(prefix, np.dtype(np.uint16)) as writer:
         for length in [0, 1, 2, 15, 16, 17, 40, 1, 0, 3] * 3:
             writer.add_document([*generator.integers(4, 50, length), EOD])
-    dataset = theirs(
-        [str(prefix)], [None] * 3, cache=tmp_path / "cache", split="1", reset_position_ids=reset, eod_mask_loss=mask
-    )[0]
+    dataset = theirs([str(prefix)], [None] * 3, split="1", reset_position_ids=reset, eod_mask_loss=mask)[0]
     corpus = IndexedCorpus(prefix)
     samples = document_samples(
         corpus, (0, corpus.num_sequences), seq_length=16, vocab_size=VOCAB, num_samples=0, seed=1234
@@ -136,22 +127,18 @@ BLENDS = [
 
 @pytest.mark.parametrize("values", BLENDS, ids=" ".join)
 @pytest.mark.parametrize("samples", [10, 333, 1000])
-def test_blends_are_those_of_blended_dataset(
-    corpora: dict[str, Path], values: list[str], samples: int, tmp_path: Path
-) -> None:
+def test_blends_are_those_of_blended_dataset(corpora: dict[str, Path], values: list[str], samples: int) -> None:
     paths = tuple(str(corpora.get(value, value)) for value in values)
-    dataset = theirs(paths, [samples, 0, 0], cache=tmp_path, split="1")[0]
+    dataset = theirs(paths, [samples, 0, 0], split="1")[0]
     flags = DataConfig(data_path=paths, data_order="megatron", seq_length=16, split="1")
     blend = open_blend("--data-path", paths)
     assert_same(training_samples(flags, blend, num_samples=samples, vocab_size=VOCAB, seed=1234), dataset)
 
 
 @pytest.mark.parametrize("samples", [1, 20, 60])
-def test_without_weights_corpora_are_blended_by_their_samples(
-    corpora: dict[str, Path], samples: int, tmp_path: Path
-) -> None:
+def test_without_weights_corpora_are_blended_by_their_samples(corpora: dict[str, Path], samples: int) -> None:
     paths = (str(corpora["short"]), str(corpora["even"]), str(corpora["long"]))
-    dataset = theirs(paths, [samples, None, None], cache=tmp_path, split="1")[0]
+    dataset = theirs(paths, [samples, None, None], split="1")[0]
     flags = DataConfig(data_path=paths, data_order="megatron", seq_length=16, split="1")
     blend = open_blend("--data-path", paths)
     assert_same(training_samples(flags, blend, num_samples=samples, vocab_size=VOCAB, seed=1234), dataset)
