@@ -109,6 +109,7 @@ uint64_t IndexedCorpus::tokens_of_sequences(uint64_t first, uint64_t end) const 
   }
   uint64_t tokens = 0;
   for (uint64_t i = first; i < end; ++i) tokens += sequence_length(i);
+  if (tokens > num_tokens_) damaged("its sequences are longer than " + prefix_ + ".bin");
   return tokens;
 }
 
