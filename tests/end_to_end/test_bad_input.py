@@ -56,6 +56,15 @@ WRONG = [  # flags, ranks, what the sentence must hold
     (["--model", "palm-300"], 1, ["palm-300 is not known", "did you mean palm-300m"]),
     (["@/no/such/flags.txt"], 1, ["no file of flags /no/such/flags.txt"]),
     (["--wandb-project", "x"], 1, ["pip install wandb"]),
+    (["--data-path", "0", "prose", "1", "code"], 1, ["--data-path gives prose the weight 0.0", "above 0"]),
+    (["--data-path", "0.7", "prose", "code"], 1, ["--data-path 0.7 prose code", "a weight before each"]),
+    (["--valid-data-path", "1", "/no/such"], 1, ["no file /no/such.idx"]),
+    (["--data-order", "shuffled"], 1, ["'shuffled'", "'stream', 'megatron'"]),
+    (["--data-order", "megatron", "--seed", "-1"], 1, ["--seed -1", "--data-order megatron"]),
+    (["--data-order", "megatron", "--random-offset"], 1, ["--random-offset", "--data-order stream"]),
+    (["--random-offset", "--split", "1,49,0", "--seq-length", "128"], 1, ["fewer than the 128 x 2", "--split"]),
+    (["--eod-mask-loss"], 1, ["--eod-mask-loss", "--tokenizer or --eod-token"]),
+    (["--reset-position-ids", "--eod-token", "60"], 1, ["--eod-token 60", "below the 60 tokens"]),
 ]
 
 
@@ -100,6 +109,15 @@ def test_what_is_missing_is_named(missing: str, corpus: Path, tmp_path: Path) ->
 def plan_with(prefix: Path, tmp_path: Path, *flags: str) -> None:
     common = [*MODEL, *SMALL, "--data-path", str(prefix), "--train-iters", "4", "--save", str(tmp_path / "run")]
     make_plan(parse(RunConfig, [*common, *flags]), world_size=1)
+
+
+def test_a_corpus_of_another_tokenizer_in_a_blend(corpus: Path, tmp_path: Path) -> None:
+    other = write_corpus(tmp_path / "other", vocab=200)
+    blend = ["--data-path", "1", str(corpus), "1", str(other)]
+    with pytest.raises(ConfigError, match=f"--data-path {other} has token 199, but the model knows only 60 tokens"):
+        plan_with(corpus, tmp_path, *blend)
+    with pytest.raises(ConfigError, match=f"--valid-data-path {other} has token 199"):
+        plan_with(corpus, tmp_path, "--valid-data-path", str(other))
 
 
 @pytest.mark.parametrize("kind", ["bin", "idx"])
