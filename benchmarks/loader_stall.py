@@ -2,8 +2,8 @@
 
 python benchmarks/loader_stall.py
 
-A real run: the steps of training/loop.py on batches of training/feed.py. Ours reads ahead in a thread; the peer reads the
-same batches in the training thread when they are asked for.
+A real run: the steps of training/loop.py on batches of training/feed.py. Ours reads ahead in a thread; the peer reads
+the same batches in the training thread when they are asked for.
 """
 
 from __future__ import annotations

@@ -11,13 +11,11 @@ uint64_t checked(int64_t position) {
   return static_cast<uint64_t>(position);
 }
 
-void apply(const DocumentRules& rules, int64_t seq, const BatchPointers& row) {
+void apply(const DocumentRules& rules, int64_t seq, const int64_t* tokens, float* loss_mask, int64_t* position_ids) {
   for (int64_t i = 0, start = 0; i < seq; ++i) {
-    if (rules.reset_positions) row.position_ids[i] = i - start;
-    if (row.tokens[i] == rules.eod) {
-      start = i + 1;
-      if (rules.mask_loss) row.loss_mask[i] = 0.0f;
-    }
+    if (position_ids != nullptr) position_ids[i] = i - start;
+    if (loss_mask != nullptr) loss_mask[i] = rules.mask_loss && tokens[i] == rules.eod ? 0.0f : 1.0f;
+    if (rules.reset_positions && tokens[i] == rules.eod) start = i + 1;
   }
 }
 
@@ -29,13 +27,17 @@ void assemble(const SampleSource& source, const int64_t* positions, int64_t rows
   std::vector<int32_t> sample(static_cast<uint64_t>(seq) + 1);  // stays in the first-level cache
   for (int64_t i = 0; i < rows; ++i) {
     source.read(checked(positions[i]), sample.data());
-    const int64_t at = i * seq;
-    const BatchPointers row{out.tokens + at, out.labels + at, out.loss_mask + at, out.position_ids + at};
-    std::copy_n(sample.data(), seq, row.tokens);
-    std::copy_n(sample.data() + 1, seq, row.labels);
-    std::fill_n(row.loss_mask, seq, 1.0f);
-    std::iota(row.position_ids, row.position_ids + seq, int64_t{0});
-    if (rules.reset_positions || rules.mask_loss) apply(rules, seq, row);
+    int64_t* const tokens = out.tokens + i * seq;
+    std::copy_n(sample.data(), seq, tokens);
+    std::copy_n(sample.data() + 1, seq, out.labels + i * seq);
+    float* const loss_mask = out.loss_mask == nullptr ? nullptr : out.loss_mask + i * seq;
+    int64_t* const position_ids = out.position_ids == nullptr ? nullptr : out.position_ids + i * seq;
+    if (rules.reset_positions || rules.mask_loss) {
+      apply(rules, seq, tokens, loss_mask, position_ids);
+      continue;
+    }
+    if (loss_mask != nullptr) std::fill_n(loss_mask, seq, 1.0f);
+    if (position_ids != nullptr) std::iota(position_ids, position_ids + seq, int64_t{0});
   }
 }
 

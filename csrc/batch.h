@@ -10,7 +10,7 @@ struct DocumentRules {
   bool mask_loss = false;        // what is predicted from it does not count
 };
 
-// Where a batch goes: each [rows, seq_length].
+// Where a batch goes: each [rows, seq_length]. `loss_mask` and `position_ids` may be null if no rule changes them.
 struct BatchPointers {
   int64_t* tokens;
   int64_t* labels;

@@ -3,6 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <optional>
+
 #include "batch.h"
 #include "blend.h"
 #include "document_source.h"
@@ -71,12 +74,12 @@ T* checked(Out<T>& out, int64_t rows, int64_t columns) {
 }
 
 void assemble_into(const SampleSource& source, const std::vector<int64_t>& positions, Out<int64_t> tokens,
-                   Out<int64_t> labels, Out<float> loss_mask, Out<int64_t> position_ids, int64_t eod,
-                   bool reset_position_ids, bool eod_mask_loss) {
+                   Out<int64_t> labels, std::optional<Out<float>> loss_mask, std::optional<Out<int64_t>> position_ids,
+                   int64_t eod, bool reset_position_ids, bool eod_mask_loss) {
   const auto rows = static_cast<int64_t>(positions.size());
   const int64_t seq = source.seq_length();
-  const BatchPointers out{checked(tokens, rows, seq), checked(labels, rows, seq), checked(loss_mask, rows, seq),
-                          checked(position_ids, rows, seq)};
+  const BatchPointers out{checked(tokens, rows, seq), checked(labels, rows, seq), loss_mask ? checked(*loss_mask, rows, seq) : nullptr,
+                          position_ids ? checked(*position_ids, rows, seq) : nullptr};
   py::gil_scoped_release release;
   assemble(source, positions.data(), rows, {eod, reset_position_ids, eod_mask_loss}, out);
 }

@@ -50,12 +50,12 @@ class IndexedCorpus:
         Raises:
             ConfigError: the index says that it lies outside the corpus.
         """
-        with _said():
+        with _told():
             return int(self.files.document_start(document))
 
     def sequence_start(self, sequence: int) -> int:
         """The same for a sequence; a document is one or more."""
-        with _said():
+        with _told():
             return int(self.files.sequence_start(sequence))
 
     def tokens_of_sequences(self, first: int, end: int) -> int:
@@ -64,7 +64,7 @@ class IndexedCorpus:
         Raises:
             ConfigError: the index gives one a negative length.
         """
-        with _said():
+        with _told():
             return int(self.files.tokens_of_sequences(first, end))
 
     def document_tokens(self, document: int) -> NDArray[np.int64]:
@@ -78,8 +78,8 @@ class IndexedCorpus:
 
 
 @contextmanager
-def _said() -> Iterator[None]:
-    """What csrc/ finds wrong with a corpus, as the error of a user's input."""
+def _told() -> Iterator[None]:
+    """What csrc/ finds wrong with a corpus (ValueError), as a ConfigError."""
     try:
         yield
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +33,7 @@ class BatchLoader:
         self.num_samples = samples.num_samples
         """Samples of an epoch."""
         self.seq_length = samples.seq_length
+        self._options = vars(self.rules) if rules else {}
 
     def batch(self, positions: Sequence[int]) -> Batch:
         """The samples at `positions`, each tensor [len(positions), seq_length].
@@ -40,11 +42,17 @@ class BatchLoader:
             ConfigError: tokens that the model does not know, or an index that lies; names the corpus.
         """
         shape = (len(positions), self.seq_length)
-        tokens, labels, position_ids = (self._empty(shape, torch.int64) for _ in range(3))
-        loss_mask = self._empty(shape, torch.float32)
-        outputs = [x.numpy() for x in (tokens, labels, loss_mask, position_ids)]
+        tokens, labels = self._empty((2, *shape), torch.int64)
+        loss_mask, position_ids = self._constants(shape)
+        mask = ids = None
+        if self.rules.eod_mask_loss:
+            loss_mask = self._empty(shape, torch.float32)
+            mask = loss_mask.numpy()
+        if self.rules.reset_position_ids:
+            position_ids = self._empty(shape, torch.int64)
+            ids = position_ids.numpy()
         try:
-            self.samples.assemble(positions, *outputs, **vars(self.rules))
+            self.samples.assemble(positions, tokens.numpy(), labels.numpy(), mask, ids, **self._options)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return Batch(tokens=tokens, labels=labels, loss_mask=loss_mask, position_ids=position_ids)
@@ -66,7 +74,12 @@ class BatchLoader:
         """`batch` of each, read ahead."""
         return read_ahead(self.batch, position_lists, depth)
 
-    def _empty(self, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - a loader lives as long as its run
+    def _constants(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Loss mask and positions where no rule changes them; expanded, so that writing into them is an error."""
+        return torch.ones(1, 1).expand(shape), torch.arange(self.seq_length).expand(shape)
+
+    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, pin_memory=self.pinned)
 
 
