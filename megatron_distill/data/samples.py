@@ -30,6 +30,7 @@ def training_samples(
     Raises:
         ConfigError: a part without a sample, or an order that does not go that far.
     """
+    check_length(data, blend, num_samples)
     if data.data_order == "megatron":
         return _megatron_samples(data, blend, num_samples=num_samples, vocab_size=vocab_size, seed=seed)
     sources = [
@@ -48,6 +49,25 @@ def training_samples(
     total = math.fsum(blend.weights)
     weights = [max(1, round(weight / total * _WEIGHT_UNITS)) for weight in blend.weights]
     return sources[0] if len(sources) == 1 else _csrc.WeightedBlend(sources, weights)
+
+
+def check_length(data: DataConfig, blend: Blend, num_samples: int) -> None:
+    """Nothing, if the order goes as far as a run of `num_samples`.
+
+    Raises:
+        ConfigError: megatron-core blends corpora without weights in one pass only, and the run needs more.
+    """
+    if data.data_order != "megatron" or blend.weights is not None or len(blend.corpora) == 1:
+        return
+    size = 0
+    for corpus in blend.corpora:
+        first, count = split_ranges(corpus.num_sequences, data.split)[0]
+        size += num_windows(corpus, (0, corpus.tokens_of_sequences(first, first + count)), data.seq_length)
+    if num_samples > size:
+        raise ConfigError(
+            f"--data-path has {size:,} samples in one pass, but the run reads {num_samples:,}; "
+            "with --data-order megatron, several passes need a weight before each corpus"
+        )
 
 
 def validation_samples(data: DataConfig, blend: Blend, *, whole: bool, vocab_size: int) -> _csrc.SampleSource | None:
@@ -152,14 +172,8 @@ def _megatron_samples(
         built = [0] * len(blend.corpora)
     sources = [source(corpus, samples) for corpus, samples in zip(blend.corpora, built, strict=True)]
     if blend.weights is None:
-        size = sum(one.num_samples for one in sources)
-        weights = [one.num_samples / size for one in sources]
-        if num_samples > size:
-            raise ConfigError(
-                f"--data-path has {size:,} samples in one pass, but the run reads {num_samples:,}; with --data-order "
-                "megatron, several passes need a weight before each corpus"
-            )
-        size = num_samples
+        passed = sum(one.num_samples for one in sources)
+        weights, size = [one.num_samples / passed for one in sources], num_samples
     try:
         return _csrc.GreedyBlend(sources, weights, size)
     except ValueError as error:

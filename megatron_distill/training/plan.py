@@ -20,7 +20,7 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelConfig, ModelShape
 from megatron_distill.config.run import Layout, RunConfig, layout
 from megatron_distill.data.blend import open_blend
-from megatron_distill.data.samples import part_spans
+from megatron_distill.data.samples import check_length, part_spans
 from megatron_distill.data.split import num_windows
 from megatron_distill.data.tokenizer import load_tokenizer, vocab_size
 from megatron_distill.pruning.when import RemovalSchedule, parse_tokens, tokens_to_iters
@@ -260,8 +260,10 @@ def _check_resumed(plan: RunPlan, own: Manifest, run: Path) -> None:
 def _check_data(plan: RunPlan) -> None:
     data = plan.config.data
     for flag, values in (("--data-path", data.data_path), ("--valid-data-path", data.valid_data_path)):
-        for corpus in open_blend(flag, values).corpora if values else ():
-            whole = flag == "--valid-data-path"
+        if values is None:
+            continue
+        blend, whole = open_blend(flag, values), flag == "--valid-data-path"
+        for corpus in blend.corpora:
             span = (0, corpus.num_tokens) if whole else part_spans(data, corpus)[0]
             num_windows(corpus, span, data.seq_length, random_offset=data.random_offset and not whole)
             if corpus.num_tokens * corpus.dtype.itemsize > _SCAN_BYTES:
@@ -272,6 +274,8 @@ def _check_data(plan: RunPlan) -> None:
                     f"{flag} {corpus.prefix} has token {largest}, but the model knows only {plan.shape.vocab_size} "
                     "tokens; give the tokenizer it was made with, or a larger --vocab-size"
                 )
+        if not whole:
+            check_length(data, blend, plan.total_samples)
 
 
 def _check_folder(run: Path) -> None:

@@ -120,6 +120,13 @@ def test_a_corpus_of_another_tokenizer_in_a_blend(corpus: Path, tmp_path: Path) 
         plan_with(corpus, tmp_path, "--valid-data-path", str(other))
 
 
+def test_a_run_longer_than_one_pass_of_a_blend_without_weights(corpus: Path, tmp_path: Path) -> None:
+    blend = ["--data-path", str(corpus), str(corpus), "--data-order", "megatron"]
+    plan_with(corpus, tmp_path, *blend)
+    with pytest.raises(ConfigError, match="486 samples in one pass, but the run reads 4,000; .* a weight before each"):
+        plan_with(corpus, tmp_path, *blend, "--train-iters", "1000")
+
+
 @pytest.mark.parametrize("kind", ["bin", "idx"])
 def test_a_missing_file_of_the_corpus(kind: str, tmp_path: Path) -> None:
     prefix = write_corpus(tmp_path / "text")

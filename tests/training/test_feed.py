@@ -114,3 +114,16 @@ def test_a_token_the_plan_did_not_see_ends_the_run_with_the_name_of_its_corpus(p
     reading = Feed(reading.plan)
     with pytest.raises(ConfigError, match=f"{prefixes[1]} has token .*, but the model knows only 60 tokens"):
         list(reading.training_batches(0))
+
+
+def test_a_checkpoint_knows_what_its_position_means(prefixes: list[Path]) -> None:
+    def order(*flags: object) -> dict[str, object]:
+        return plan(prefixes[0].parent / "run", prefixes[0], *flags).sample_order
+
+    text = "1800 tokens in 9 documents"
+    assert order()["data-path"] == f"with {text}"
+    assert order("--data-path", *prefixes)["data-path"] == f"with {text}, {text}"
+    assert order("--data-path", 2, prefixes[0], 0.5, prefixes[1])["data-path"] == f"with 2 x {text}, 0.5 x {text}"
+    assert (order()["data-order"], order("--random-offset")["random-offset"]) == ("stream", True)
+    assert "train-iters" not in order()  # a longer run begins as a shorter one
+    assert order("--data-order", "megatron")["train-iters"] == 10
