@@ -71,6 +71,8 @@ IndexedCorpus::IndexedCorpus(const std::string& prefix)
                                 "corpus, make both again with tools/preprocess_data.py");
   }
   num_tokens_ = bin_.size() / item_size_;
+  // A sample is a page or two; without this the system reads 32 around it, which is what a cold corpus then waits for.
+  bin_.expect(MappedFile::Access::kRandom);
 }
 
 uint64_t IndexedCorpus::document_start(int64_t document) const {
@@ -164,9 +166,12 @@ void IndexedCorpus::windows(const int64_t* starts, int64_t count, int64_t length
 
 int64_t IndexedCorpus::max_token() const {
   if (num_tokens_ == 0) return -1;
-  return with_tokens([&](const auto* tokens) {
+  bin_.expect(MappedFile::Access::kSequential);
+  const auto largest = with_tokens([&](const auto* tokens) {
     return static_cast<int64_t>(*std::max_element(tokens, tokens + num_tokens_));
   });
+  bin_.expect(MappedFile::Access::kRandom);
+  return largest;
 }
 
 void IndexedCorpus::damaged(const std::string& what) const {

@@ -36,3 +36,10 @@ MappedFile::MappedFile(const std::string& path) {
 MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
 }
+
+void MappedFile::expect(Access access) const {
+  // Only advice: a system that does not take it still reads.
+  if (data_ != nullptr) {
+    ::madvise(const_cast<uint8_t*>(data_), size_, access == Access::kRandom ? MADV_RANDOM : MADV_SEQUENTIAL);
+  }
+}

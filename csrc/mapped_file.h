@@ -16,6 +16,10 @@ class MappedFile {
   const uint8_t* data() const { return data_; }
   uint64_t size() const { return size_; }
 
+  // Whether what is read next lies anywhere or one after the other; the system then reads single pages or far ahead.
+  enum class Access { kRandom, kSequential };
+  void expect(Access access) const;
+
  private:
   const uint8_t* data_ = nullptr;
   uint64_t size_ = 0;
