@@ -67,11 +67,12 @@ def what_is_left(request: Request) -> str:
 
 def tell(outcome: Outcome) -> None:
     """Who made the ids, and what was left out."""
-    for engine, parts in outcome.engines.items():
+    for engine, count in outcome.engines.items():
+        parts = f"{count} part{'s' * (count != 1)}"
         if engine == FAST:
-            print(f"{parts} parts by gigatoken, equal to the tokenizer's own ids in {outcome.num_compared} samples")
+            print(f"{parts} by gigatoken, equal to the tokenizer's own ids in {outcome.num_compared} samples")
         else:
-            print(f"{parts} parts by the tokenizer's own library, many times slower: {engine}")
+            print(f"{parts} by the tokenizer's own library, many times slower: {engine}")
     if outcome.num_skipped:
         print(f"{outcome.num_skipped:,} bad lines were left out, the first of them:", file=sys.stderr)
         print("\n".join(outcome.skipped), file=sys.stderr)
