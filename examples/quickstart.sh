@@ -36,9 +36,9 @@ fi
 MODEL=(--hidden-size 128 --num-attention-heads 2 --max-position-embeddings 256)
 DATA=(--data-path "$OUT/corpus" --tokenizer "$OUT/tokenizer.json" --split 97,3,0 --seq-length 256)
 BATCH=(--micro-batch-size 16 --global-batch-size 16)
-HABITS=(--log-interval 20 --eval-interval 100 --eval-iters 16 --save-interval 350)
-BASE_ITERS=${BASE_ITERS:-700}
-HALF_ITERS=${HALF_ITERS:-350}
+HABITS=(--log-interval 20 --eval-interval 50 --eval-iters 8 --save-interval 250)
+BASE_ITERS=${BASE_ITERS:-500}
+HALF_ITERS=${HALF_ITERS:-250}
 
 echo "1/3 pretraining the base model"
 python pretrain_distill.py "${MODEL[@]}" --num-layers 8 "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
