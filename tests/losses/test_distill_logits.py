@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -18,18 +17,10 @@ from megatron_distill.losses.distill_logits import LogitLosses, distill_logits
 from megatron_distill.losses.divergences import DIVERGENCES, divergence
 from megatron_distill.losses.teacher_signal import HiddenTeacher, LogitTeacher, TopKTeacher
 from tests.losses import oracles
+from tests.losses.groups import join
 from tests.support.ranks import ranks
 
 TOKENS, VOCAB, WIDTH, TEACHER_WIDTH, K = 13, 24, 6, 9, 5
-
-
-def join(rank: int, tmp_size: int) -> dist.ProcessGroup:
-    """A gloo group of the ranks of this test."""
-    dist.init_process_group(
-        "gloo", store=dist.FileStore(os.environ["STORE_FILE"], tmp_size), rank=rank, world_size=tmp_size
-    )
-    assert dist.group.WORLD is not None
-    return dist.group.WORLD
 
 
 class Problem:
