@@ -13,6 +13,7 @@ The gradient can leave the forward pass in one of two ways, for the scales of th
 
 * combined (`weights` given): one pair of products for weights[0] lm + weights[1] kd. Normalisation then takes its
   scales from an earlier step.
+  With `weight_gradient`, the matrix' part is added to the caller's buffer and no other of its size is made.
 * separable (`weights=None`): a pair of products for each loss, and their coefficients are whatever the backward pass
   brings. Exact for scales known only after the forward pass, at 6 products of tokens x hidden x vocab instead of 4, and
   the memory of a second gradient of the matrix. A second pass over the logits would cost as much in time: two products.
@@ -66,6 +67,7 @@ def distill_logits(
     group: dist.ProcessGroup | None,
     temperature: float = 1.0,
     weights: tuple[float | Tensor, float | Tensor] | None = None,
+    weight_gradient: Tensor | None = None,
     chunk_tokens: int | None = None,
     reduce_hidden_gradient: bool = True,
 ) -> LogitLosses:
@@ -81,14 +83,20 @@ def distill_logits(
         group: the ranks over which the vocabulary is split; None: not split.
         temperature: tau, of the divergence only; its square is a factor.
         weights: of the cross-entropy and of the divergence, numbers or tensors without dimensions.
+        weight_gradient: a buffer [vocab of this rank, hidden] in fp32, such as megatron-core's `main_grad`, to which
+            the matrix' gradient is added during this call; autograd then sees none for it. `weights` must hold every
+            factor there is, and the backward pass must start from 1 at `objective`, which it checks.
         chunk_tokens: tokens of a chunk; the results do not depend on it.
         reduce_hidden_gradient: sum the hidden states' gradient over `group`; False leaves each rank's part, for a
             caller that reduce-scatters it over the sequence.
 
     Raises:
         ConfigError: teacher and student differ in tokens or vocabulary, or the temperature is not positive.
+        ValueError: a buffer for the gradient without weights.
     """
     _check(hidden, weight, teacher, temperature)
+    if weight_gradient is not None and weights is None:
+        raise ValueError("a gradient can be added to a buffer in the forward pass only with weights known by then")
     trains = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     streams: tuple[tuple[float | Tensor, float | Tensor], ...] = ()
     if trains:
@@ -103,6 +111,7 @@ def distill_logits(
         streams,
         chunk_tokens or _tokens_of_a_chunk(weight, len(hidden)),
         reduce_hidden_gradient,
+        weight_gradient,
     )
     sums, values = _DistillLogits.apply(hidden, weight, work)
     lm_sum, kd_sum = values.unbind() if trains and weights is None else sums.unbind()
@@ -146,6 +155,7 @@ class _Work:
     """(weight of lm, weight of kd) of each linear combination whose gradient is wanted."""
     chunk: int
     reduce_hidden_gradient: bool
+    weight_gradient: Tensor | None
 
 
 class _DistillLogits(torch.autograd.Function):
@@ -154,7 +164,7 @@ class _DistillLogits(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, work: _Work) -> tuple[Tensor, Tensor]:
         dtype, tokens = _compute_dtype(weight), hidden.shape[0]
-        gradients = [_Gradients.zeros(hidden, weight) for _ in work.streams]
+        gradients = [_Gradients.zeros(hidden, weight, work.weight_gradient) for _ in work.streams]
         student, other = (torch.empty(work.chunk, weight.shape[0], dtype=dtype, device=weight.device) for _ in "st")
         sums = torch.zeros(2, dtype=dtype, device=weight.device)
         for start in range(0, tokens, work.chunk):
@@ -175,11 +185,14 @@ class _DistillLogits(torch.autograd.Function):
         return sums, torch.stack(values) if values else sums.new_zeros(0)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
         if ctx.gradients is None:
             raise RuntimeError("the gradients of a fused loss were given away in its first backward pass")
         first, *others = zip(grads[1].unbind(), ctx.gradients, strict=True)
         ctx.gradients = None  # they are scaled in place: a second matrix would be the largest tensor of all
+        if first[1].is_given:
+            torch._assert_async(first[0] == 1)
+            return first[1].hidden, None, None
         total = first[1].times(first[0])
         for factor, gradient in others:
             total.add_times(gradient, factor)
@@ -193,10 +206,13 @@ class _Gradients:
     hidden: Tensor
     weight: Tensor
     weight_dtype: torch.dtype
+    is_given: bool
+    """Whether `weight` is the caller's buffer."""
 
     @classmethod
-    def zeros(cls, hidden: Tensor, weight: Tensor) -> _Gradients:
-        return cls(torch.empty_like(hidden), torch.zeros_like(weight, dtype=_compute_dtype(weight)), weight.dtype)
+    def zeros(cls, hidden: Tensor, weight: Tensor, given: Tensor | None) -> _Gradients:
+        buffer = torch.zeros_like(weight, dtype=_compute_dtype(weight)) if given is None else given
+        return cls(torch.empty_like(hidden), buffer, weight.dtype, given is not None)
 
     def add(self, logits: Tensor, rows: Tensor, weight: Tensor, start: int) -> None:
         """Multiply out a chunk's gradient by the logits [tokens of the chunk, vocab of this rank]."""

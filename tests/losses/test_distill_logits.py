@@ -228,6 +228,29 @@ def test_a_second_backward_pass_says_that_it_has_nothing_left() -> None:
         found.objective.backward()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_gradient_of_the_matrix_can_be_added_to_a_buffer(dtype: torch.dtype) -> None:
+    problem = Problem(11)
+    hidden, weight = (x.to(dtype).requires_grad_() for x in (problem.hidden, problem.weight))
+    arguments = (hidden, weight, problem.teacher("hidden"), problem.labels, problem.mask)
+    options: dict[str, Any] = {"which": divergence("jsd"), "group": None, "chunk_tokens": 4}
+    buffer = torch.ones_like(weight, dtype=torch.promote_types(dtype, torch.float32))
+    found = distill_logits(*arguments, weights=(0.5, 2.0), weight_gradient=buffer, **options)
+    assert found.objective is not None
+    found.objective.backward()
+    expected = problem.plain("jsd", (0.5, 2.0), "hidden", 1.0)
+    tolerance = 1e-9 if dtype == torch.float64 else 0.1
+    torch.testing.assert_close(buffer.double() - 1, expected["weight"], rtol=tolerance, atol=tolerance)
+    assert weight.grad is None and hidden.grad is not None
+    torch.testing.assert_close(hidden.grad.double(), expected["hidden"], rtol=tolerance, atol=tolerance)
+    again = distill_logits(*arguments, weights=(0.5, 2.0), weight_gradient=buffer, **options)
+    assert again.objective is not None
+    with pytest.raises(RuntimeError):
+        (2 * again.objective).backward()
+    with pytest.raises(ValueError, match="only with weights"):
+        distill_logits(*arguments, weight_gradient=buffer, **options)
+
+
 class _Largest(TorchDispatchMode):
     """Elements of the largest tensor that any operation makes."""
 
