@@ -27,6 +27,9 @@ from megatron_distill.losses.distill_logits import distill_logits  # noqa: E402
 from megatron_distill.losses.divergences import divergence  # noqa: E402
 from megatron_distill.losses.teacher_signal import HiddenTeacher  # noqa: E402
 
+PAIRS = {"": ("ours", "peer"), "_fresh": ("fresh", "fresh_peer"), "_separable": ("separable", "fresh_peer")}
+"""What is compared with what, by what follows `time` and `peak_memory` in the name."""
+
 
 def main() -> None:
     """Measure every width, or the peak of one side."""
@@ -35,6 +38,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--vocab", type=int, default=50304)
     parser.add_argument("--rounds", type=int, default=3, help="calls of each side that count")
+    parser.add_argument("--pairs", nargs="+", default=list(PAIRS), help="which comparisons, '' for the main one")
     parser.add_argument(
         OPTION, choices=["ours", "fresh", "separable", "peer", "fresh_peer"], help="print the peak bytes of one side"
     )
@@ -47,8 +51,8 @@ def main() -> None:
         sizes = {"tokens": given.tokens, "vocab": given.vocab, "hidden": hidden}
         options = ["--tokens", given.tokens, "--vocab", given.vocab, "--hidden", hidden]
         calls = sides(given.tokens, given.vocab, hidden)
-        for ours, peer, name in (("ours", "peer", ""), ("fresh", "fresh_peer", "_fresh"),
-                                 ("separable", "fresh_peer", "_separable")):  # fmt: skip
+        for name in given.pairs:
+            ours, peer = PAIRS[name]
             peaks = [peak_in_process(side, *options) / 2**20 for side in (ours, peer)]
             report(f"peak_memory{name}", *peaks, "MiB", **sizes)
             seconds = seconds_in_turns(calls[ours], calls[peer], rounds=given.rounds, warm_up=1)
@@ -66,7 +70,7 @@ def sides(tokens: int, vocab: int, hidden: int) -> dict[str, Callable[[], None]]
     weight.requires_grad_()
     labels = torch.randint(vocab, (tokens,), device=student.device)
     mask = torch.ones(tokens, device=student.device)
-    buffer = torch.zeros_like(weight, dtype=torch.float32, requires_grad=False).fill_(0)
+    buffer = torch.ones_like(weight, dtype=torch.float32, requires_grad=False)  # written, hence resident
     which = divergence("forward-kl")
 
     def fused(weights: tuple[float, float] | None, into: torch.Tensor | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Pre-softmax attention scores of every kept layer against the teacher's (arXiv:2305.14864v2, section 2; TinyBERT,
+"""Pre-softmax attention scores of every kept layer against the teacher's (arXiv:2305.14864v2; TinyBERT,
 arXiv:1909.10351, Eq. 7).
 
     S = Q K^T / sqrt(d_h)        loss = mean over batch, heads and causal entries of (S_student - S_teacher)^2

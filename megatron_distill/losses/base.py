@@ -26,7 +26,9 @@ class Tap(NamedTuple):
     kind: str
     """queries, keys, values: [seq, batch, heads of this rank, head dim], after norms and rotation; hidden: the residual
     stream after a layer, [seq (of this rank, with sequence parallelism), batch, hidden]; embedding: the table,
-    [vocab of this rank, hidden]; final_hidden [seq, batch, hidden]; output_weight [vocab of this rank, hidden]."""
+    [vocab of this rank, hidden]; attention_output [seq, batch, heads of this rank,
+    head dim], before the output projection; final_hidden [seq, batch, hidden], gathered if it was split, in a way that
+    reduce-scatters its gradient; output_weight [vocab of this rank, hidden]."""
     layer: int | None = None
     """Number of the layer in the model that was pretrained, which pruning does not change: a student's layer and the
     teacher's it came from have the same."""

@@ -38,6 +38,8 @@ from .teacher_signal import DenseTeacher, Teacher, TopKTeacher, project
 
 BUFFER_BYTES = 48 * 2**20
 """Of each of the two chunks of logits, unless the number of tokens is given."""
+Streams = tuple[tuple[float | Tensor, float | Tensor], ...]
+"""(weight of lm, weight of kd) of each linear combination whose gradient is wanted."""
 _BLOCK_BYTES = 2**21
 """Of the rows worked on at a time on a CPU, so that intermediate results stay in the cache."""
 
@@ -98,21 +100,10 @@ def distill_logits(
     if weight_gradient is not None and weights is None:
         raise ValueError("a gradient can be added to a buffer in the forward pass only with weights known by then")
     trains = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    streams: tuple[tuple[float | Tensor, float | Tensor], ...] = ()
-    if trains:
-        streams = ((1.0, 0.0), (0.0, 1.0)) if weights is None else (weights,)
-    work = _Work(
-        teacher,
-        labels,
-        mask,
-        which,
-        group,
-        temperature,
-        streams,
-        chunk_tokens or _tokens_of_a_chunk(weight, len(hidden)),
-        reduce_hidden_gradient,
-        weight_gradient,
-    )
+    streams: Streams = ((1.0, 0.0), (0.0, 1.0)) if weights is None else (weights,)
+    chunk = chunk_tokens or _tokens_of_a_chunk(weight, len(hidden))
+    options = (chunk, reduce_hidden_gradient, weight_gradient)
+    work = _Work(teacher, labels, mask, which, group, temperature, streams if trains else (), *options)
     sums, values = _DistillLogits.apply(hidden, weight, work)
     lm_sum, kd_sum = values.unbind() if trains and weights is None else sums.unbind()
     objective = None
@@ -125,7 +116,12 @@ def _check(hidden: Tensor, weight: Tensor, teacher: Teacher, temperature: float)
     if temperature <= 0:
         raise ConfigError(f"temperature={temperature} must be above 0")
     expected = (hidden.shape[0], weight.shape[0])
-    if not isinstance(teacher, TopKTeacher) and teacher.size != expected:
+    if isinstance(teacher, TopKTeacher):
+        if len(teacher.log_probs) != len(hidden):
+            raise ConfigError(
+                f"the teacher's largest probabilities are of {len(teacher.log_probs)} tokens, not of {len(hidden)}"
+            )
+    elif teacher.size != expected:
         raise ConfigError(
             f"the teacher's logits are {list(teacher.size)} [tokens, vocabulary of a rank] and the student's are "
             f"{list(expected)}; both need the same batch, tokenizer and padded vocabulary"
@@ -151,8 +147,7 @@ class _Work:
     which: Divergence
     group: dist.ProcessGroup | None
     temperature: float
-    streams: tuple[tuple[float | Tensor, float | Tensor], ...]
-    """(weight of lm, weight of kd) of each linear combination whose gradient is wanted."""
+    streams: Streams
     chunk: int
     reduce_hidden_gradient: bool
     weight_gradient: Tensor | None

@@ -11,8 +11,8 @@ all-reduce of two numbers a token. A multiple of q_v added to c_v changes nothin
 A logit of -inf is a probability of 0: 0 log 0 is 0, and a term that would be infinite (forward KL where only q_v is 0,
 reverse KL where only p_v is 0) contributes nothing to value or gradient.
 
-Sources: KL: Hinton et al. 2015, arXiv:1503.02531; JSD: GKD, arXiv:2306.13649, Eq. 1 and f-DISTILL, arXiv:2307.15190;
-skew KL: DistiLLM, arXiv:2402.03898, Eq. 4 and 5.
+Sources: KL: Hinton et al. 2015, arXiv:1503.02531; JSD: GKD, arXiv:2306.13649, section 2;
+TVD: f-DISTILL, arXiv:2307.15190; skew KL: DistiLLM, arXiv:2402.03898, section 3.1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The embedding table against the teacher's (arXiv:2305.14864v2, section 2; TinyBERT, arXiv:1909.10351, Eq. 9).
+"""The embedding table against the teacher's (arXiv:2305.14864v2; TinyBERT, arXiv:1909.10351, Eq. 9).
 
     loss = mean over rows and features of (E_student - E_teacher)^2
 

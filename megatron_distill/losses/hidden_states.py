@@ -1,4 +1,4 @@
-"""Hidden states of every kept layer against the teacher's (arXiv:2305.14864v2, section 2; TinyBERT, arXiv:1909.10351,
+"""Hidden states of every kept layer against the teacher's (arXiv:2305.14864v2; TinyBERT, arXiv:1909.10351,
 Eq. 8 without the projection, for pruning layers leaves the width alone).
 
     loss = mean over tokens and features of (H_student - H_teacher)^2, H the residual stream after the layer

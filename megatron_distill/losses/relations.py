@@ -1,5 +1,5 @@
 """MiniLM's relations of the last layer, adapted to a causal decoder (arXiv:2305.14864v2, Eq. 4; MiniLMv2,
-arXiv:2012.15828, Eq. 5 and 6).
+arXiv:2012.15828, section 3.1).
 
     R = softmax(X1 X2^T / sqrt(d_r) + causal mask)        Q-K: X1, X2 = Q, K;  V-V: X1 = X2 = V
     loss of a token = mean over A_r relation heads of KL(R_teacher[row] || R_student[row])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -46,7 +47,9 @@ def _dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _differences(student: Tensor, teacher: Tensor, row_weights: Tensor | None):  # type: ignore[no-untyped-def]
+def _differences(
+    student: Tensor, teacher: Tensor, row_weights: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor | None, slice]]:
     """(student - teacher, weights, which rows) of each block of rows."""
     s, t = (x.reshape(-1, x.shape[-1]) for x in (student, teacher))
     weights = None if row_weights is None else row_weights.reshape(-1).to(_dtype(student))

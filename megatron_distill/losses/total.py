@@ -4,7 +4,7 @@
     s_c = L_LM / (|C| l_c), without gradient, for the |C| components besides L_LM
 
 so that with weights 1 the components have the same size, and together that of the cross-entropy
-(arXiv:2305.14864v2, section 2: "normalized such that the total magnitude for distillation loss matches the
+(arXiv:2305.14864v2: "normalized such that the total magnitude for distillation loss matches the
 cross-entropy loss"). Without the language-model term (w_lm = 0) L_LM still gives the size.
 """
 

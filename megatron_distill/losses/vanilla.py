@@ -55,5 +55,6 @@ class Vanilla:
             which=self.which,
             group=inputs.group,
             temperature=self.temperature,
+            reduce_hidden_gradient=not inputs.sequence_parallel,
         )
         return {LM: LossTerm(found.lm_sum, found.num_tokens), "logits": LossTerm(found.kd_sum, found.num_tokens)}

@@ -13,17 +13,19 @@ from megatron_distill.losses.teacher_signal import HiddenTeacher
 
 SEQ, BATCH, HEADS, DIM, VOCAB = 6, 2, 4, 3, 16
 LAYERS = (0, 4, 11)
+HEADWISE = ("queries", "keys", "values", "attention_output")
 
 
 def test_every_file_is_found() -> None:
-    assert loss_names() == ("attention-scores", "embedding-table", "hidden-states", "minilm", "vanilla")
+    homotopic = ("attention-outputs", "attention-scores", "embedding-table", "hidden-states")
+    assert loss_names() == (*homotopic, "minilm", "vanilla")
 
 
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
         ("minlim", {}, "did you mean minilm"),
-        ("nothing-alike", {}, "there are attention-scores, "),
+        ("nothing-alike", {}, "there are attention-outputs, "),
         ("minilm", {"heads": 4}, "does not take heads; it takes layer, relation_heads"),
         ("hidden-states", {"weight": 4}, "it takes nothing"),
     ],
@@ -44,7 +46,7 @@ def show(seed: int) -> dict[Tap, torch.Tensor]:
     shown[Tap("final_hidden")] = normal(SEQ, BATCH, HEADS * DIM)
     for layer in LAYERS:
         shown[Tap("hidden", layer)] = normal(SEQ, BATCH, HEADS * DIM)
-        shown |= {Tap(kind, layer): normal(SEQ, BATCH, HEADS, DIM) for kind in ("queries", "keys", "values")}
+        shown |= {Tap(kind, layer): normal(SEQ, BATCH, HEADS, DIM) for kind in HEADWISE}
     return shown
 
 

@@ -9,8 +9,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.losses.distill_logits import LogitLosses, distill_logits
@@ -18,6 +16,7 @@ from megatron_distill.losses.divergences import DIVERGENCES, divergence
 from megatron_distill.losses.teacher_signal import HiddenTeacher, LogitTeacher, TopKTeacher
 from tests.losses import oracles
 from tests.losses.groups import join
+from tests.losses.largest import Largest
 from tests.support.ranks import ranks
 
 TOKENS, VOCAB, WIDTH, TEACHER_WIDTH, K = 13, 24, 6, 9, 5
@@ -251,17 +250,6 @@ def test_the_gradient_of_the_matrix_can_be_added_to_a_buffer(dtype: torch.dtype)
         distill_logits(*arguments, weight_gradient=buffer, **options)
 
 
-class _Largest(TorchDispatchMode):
-    """Elements of the largest tensor that any operation makes."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.numel = max([self.numel, *(x.untyped_storage().nbytes() for x in tree_leaves(out) if type(x) is Tensor)])
-        return out
-
-
 @pytest.mark.parametrize("kind", ["hidden", "topk"])
 @pytest.mark.parametrize("separable", [False, True])
 def test_nothing_of_tokens_times_vocabulary_is_ever_made(kind: str, separable: bool) -> None:
@@ -278,9 +266,9 @@ def test_nothing_of_tokens_times_vocabulary_is_ever_made(kind: str, separable: b
         saved.append(x.numel())
         return x
 
-    with _Largest() as largest, torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+    with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         fused(problem, "jsd", (1.0, 1.0), teacher, separable=separable, chunk_tokens=chunk)
-    assert largest.numel <= 2 * chunk * vocab * 4
+    assert largest.nbytes <= 2 * chunk * vocab * 4
     assert max(saved, default=0) <= tokens * WIDTH
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.losses import causal_pairs, squared_error
+from megatron_distill.losses.attention_outputs import attention_output_loss
 from megatron_distill.losses.attention_scores import attention_score_loss
 from megatron_distill.losses.base import LossTerm
 from megatron_distill.losses.embedding_table import embedding_table_loss
@@ -52,6 +53,13 @@ def expected_attention() -> tuple[Tensor, Tensor, list[Tensor]]:
     return differentiate(lambda *x: LossTerm(*oracles.attention(x, TEACHER_QK, MASK)), *QK)  # type: ignore[arg-type]
 
 
+def expected_outputs() -> tuple[Tensor, Tensor, list[Tensor]]:
+    def plain(x: Tensor) -> LossTerm:
+        return LossTerm(((x - TEACHER_QK[0]).square().mean((2, 3)) * MASK).sum(), MASK.sum())
+
+    return differentiate(plain, QK[0])
+
+
 def expected_hidden() -> tuple[Tensor, Tensor, list[Tensor]]:
     def plain(x: Tensor) -> LossTerm:
         return LossTerm(((x - TEACHER_HIDDEN).square().mean(-1) * MASK).sum(), MASK.sum())
@@ -68,8 +76,13 @@ def check(found: tuple[Tensor, Tensor, list[Tensor]], expected: tuple[Tensor, Te
 
 
 def test_attention_scores() -> None:
-    check(differentiate(lambda q, k: attention_score_loss((q, k), TEACHER_QK, MASK, group=None), *QK),
-          expected_attention())  # fmt: skip
+    found = differentiate(lambda q, k: attention_score_loss((q, k), TEACHER_QK, MASK, group=None), *QK)
+    check(found, expected_attention())
+
+
+def test_attention_outputs() -> None:
+    found = differentiate(lambda x: attention_output_loss(x, TEACHER_QK[0], MASK, group=None), QK[0])
+    check(found, expected_outputs())
 
 
 def test_hidden_states() -> None:
@@ -103,6 +116,8 @@ def test_two_ranks_equal_one(rank: int) -> None:
         lambda q, k: attention_score_loss((q, k), teacher, MASK, group=group), *(own(x, 2) for x in QK)
     )
     check(found, cut(expected_attention(), 2))
+    found = differentiate(lambda x: attention_output_loss(x, teacher[0], MASK, group=group), own(QK[0], 2))
+    check(found, cut(expected_outputs(), 2))
     found = differentiate(lambda x: embedding_table_loss(x, own(TEACHER_TABLE, 0), group=group), own(TABLE, 0))
     check(found, cut(expected_table(), 0))
     options = {"group": group, "sequence_parallel": True}
@@ -119,6 +134,7 @@ def test_a_model_distilled_from_itself_has_exactly_no_loss(dtype: torch.dtype) -
     options = {"group": None, "sequence_parallel": False}
     for value, _, gradients in (
         differentiate(lambda *x: attention_score_loss(x, (q, k), MASK, group=None), q, k),  # type: ignore[arg-type]
+        differentiate(lambda x: attention_output_loss(x, q, MASK, group=None), q),
         differentiate(lambda x: hidden_state_loss(x, hidden, MASK, **options), hidden),
         differentiate(lambda x: embedding_table_loss(x, table, group=None), table),
     ):
@@ -140,5 +156,7 @@ def test_models_that_do_not_fit() -> None:
         hidden_state_loss(HIDDEN, TEACHER_HIDDEN[..., :-1], MASK, **options)
     with pytest.raises(ConfigError, match="same vocabulary"):
         embedding_table_loss(TABLE, TEACHER_TABLE[:-1], group=None)
+    with pytest.raises(ConfigError, match="attention of the same width"):
+        attention_output_loss(QK[0], TEACHER_QK[0][:, :, :2], MASK, group=None)
     with pytest.raises(ConfigError, match="attention heads"):
         attention_score_loss(QK, (TEACHER_QK[0][:, :, :2], TEACHER_QK[1][:, :, :2]), MASK, group=None)

@@ -12,6 +12,7 @@ from megatron_distill.losses import causal_pairs
 from megatron_distill.losses.relations import relation_loss
 from tests.losses import oracles
 from tests.losses.groups import join
+from tests.losses.largest import Largest
 from tests.support.ranks import ranks
 
 SEQ, BATCH, HEADS, DIM = 11, 3, 4, 6
@@ -126,6 +127,17 @@ def test_the_future_has_no_part() -> None:
     options = {"relation_heads": 4, "group": None}
     before, after = (relation_loss(pick(x, "qk"), pick(teacher, "qk"), mask, **options).sum for x in (student, changed))
     assert before == after
+
+
+def test_scores_of_all_heads_and_queries_are_never_made() -> None:
+    seq, heads = 64, 8
+    student, teacher = ([normal(i + s, seq, 1, heads, DIM).float() for i in range(3)] for s in (0, 9))
+    mask = torch.ones(seq, 1)
+    with Largest() as largest:
+        gradients(
+            student, "qk", lambda x: relation_loss(x, pick(teacher, "qk"), mask, relation_heads=8, group=None).sum
+        )
+    assert 0 < largest.nbytes <= student[0].nbytes < seq * seq * heads * 4 / 8
 
 
 @pytest.mark.parametrize("heads", [5, 7])
