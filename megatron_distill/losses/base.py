@@ -1,0 +1,115 @@
+"""What losses are given and what they return, and how they are found by name.
+
+A new loss is one new file of this package: a frozen dataclass whose fields are its options, under `@loss("name")`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+from megatron_distill.config.error import ConfigError
+
+from .teacher_signal import Teacher
+
+
+class Tap(NamedTuple):
+    """A tensor inside a model that a loss needs."""
+
+    kind: str
+    """queries, keys, values: [seq, batch, heads of this rank, head dim], after norms and rotation; hidden: the residual
+    stream after a layer, [seq (of this rank, with sequence parallelism), batch, hidden]; embedding: the table,
+    [vocab of this rank, hidden]; attention_output [seq, batch, heads of this rank,
+    head dim], before the output projection; final_hidden [seq, batch, hidden], gathered if it was split, in a way that
+    reduce-scatters its gradient; output_weight [vocab of this rank, hidden]."""
+    layer: int | None = None
+    """Number of the layer in the model that was pretrained, which pruning does not change: a student's layer and the
+    teacher's it came from have the same."""
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """One micro-batch, as the ranks of a tensor-parallel group see it."""
+
+    layers: tuple[int, ...]
+    """The student's layers on this pipeline stage, as numbers in the model that was pretrained."""
+    student: Mapping[Tap, Tensor]
+    teacher: Mapping[Tap, Tensor]
+    labels: Tensor
+    """Next tokens, [seq, batch]."""
+    mask: Tensor
+    """1 where the prediction at a position counts, [seq, batch]."""
+    group: dist.ProcessGroup | None
+    """The tensor-parallel group; None: nothing is split."""
+    sequence_parallel: bool = False
+    """Whether hidden states are split over `group` along the sequence."""
+    teacher_signal: Teacher | None = None
+    """What is known of the teacher's logits, for losses on them; tokens in the order of [seq, batch]."""
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A sum and what to divide it by, once, after both were added up over micro-batches and data-parallel ranks."""
+
+    sum: Tensor
+    """fp32, without dimensions, the same on every tensor-parallel rank, with gradient."""
+    count: Tensor
+    """Of what `sum` is a sum: tokens, score entries or rows of a table."""
+
+
+class Loss(Protocol):
+    """A term of a distillation method."""
+
+    def taps(self, layers: Sequence[int]) -> tuple[Tap, ...]:
+        """What it needs of both models, for a student that holds `layers` (numbers in the pretrained model)."""
+
+    def __call__(self, inputs: LossInputs) -> dict[str, LossTerm]:
+        """Its components by name, for `total.py` to weight. Collective over the tensor-parallel group."""
+
+
+_LOSSES: dict[str, Callable[..., Loss]] = {}
+_Builder = TypeVar("_Builder", bound=Callable[..., Any])
+
+
+def loss(name: str) -> Callable[[_Builder], _Builder]:
+    """Register a loss under its name on the command line."""
+
+    def add(builder: _Builder) -> _Builder:
+        _LOSSES[name] = builder
+        return builder
+
+    return add
+
+
+def loss_names() -> tuple[str, ...]:
+    """All names, sorted; finds every file of this package by itself."""
+    for module in pkgutil.iter_modules([*importlib.import_module(__package__).__path__]):
+        importlib.import_module(f"{__package__}.{module.name}")
+    return tuple(sorted(_LOSSES))
+
+
+def build_loss(name: str, **options: Any) -> Loss:
+    """The loss of that name with the given options.
+
+    Raises:
+        ConfigError: there is no such loss, it has no such option, or the option's value is out of range.
+    """
+    names = loss_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        raise ConfigError(
+            f"no loss is called {name}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}")
+        )
+    builder: Any = _LOSSES[name]
+    known = {field.name for field in fields(builder)}
+    if unknown := options.keys() - known:
+        takes = ", ".join(sorted(known)) or "nothing"
+        raise ConfigError(f"loss {name} does not take {', '.join(sorted(unknown))}; it takes {takes}")
+    return builder(**options)

@@ -1,0 +1,107 @@
+"""Losses on causal score matrices X1 X2^T / sqrt(d_r), a few heads and a block of queries at a time.
+
+The gradients are computed in the forward pass, where the scores are at hand: two products for the scores and two for
+the gradients, as in the plain computation, less the half above the diagonal that is never made. What is kept is two
+tensors of the size of X1 and X2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+QUERY_BLOCK = 128
+BLOCK_BYTES = 2**22
+
+Compare = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From the scores of student and teacher [heads, queries, keys], which it may overwrite, and which of them are in the
+future [queries, keys], to the loss of each query [heads, queries] and its gradient by the student's scores, 0 in the
+future."""
+
+
+@dataclass(frozen=True)
+class CausalPairs:
+    """What to compare, and how: see `causal_pair_sum`."""
+
+    teacher: tuple[Tensor, Tensor]
+    query_weights: Tensor
+    heads: int
+    compare: Compare
+    wants_gradient: bool
+
+
+def causal_pair_sum(student: tuple[Tensor, Tensor], pairs: CausalPairs) -> Tensor:
+    """Sum over heads of this rank, batch and queries of weight x loss, fp32 with gradients for both of `student`.
+
+    Args:
+        student: X1 and X2, each [seq, batch, heads of this rank, head dim].
+        pairs: the teacher's X1 and X2 [seq, batch, its heads of this rank, its head dim]; weights of the queries
+            [seq, batch]; and into how many heads the features of this rank are to be cut anew.
+    """
+    return _CausalPairSum.apply(*student, pairs)
+
+
+class _CausalPairSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x1: Tensor, x2: Tensor, pairs: CausalPairs) -> Tensor:
+        s1, s2, t1, t2 = (_by_head(x, pairs.heads) for x in (x1, x2, *pairs.teacher))
+        weights = pairs.query_weights.t().repeat_interleave(pairs.heads, dim=0)
+        dtype = torch.promote_types(x1.dtype, torch.float32)
+        total = torch.zeros((), dtype=dtype, device=x1.device)
+        gradients = [torch.zeros_like(x, dtype=dtype) for x in ((s1, s2) if pairs.wants_gradient else ())]
+        for heads, queries, future in _blocks(s1):
+            keys = slice(0, queries.stop)
+            own, other = _scores(s1, s2, heads, queries, dtype), _scores(t1, t2, heads, queries, dtype)
+            loss, gradient = pairs.compare(own, other, future)
+            weight = weights[heads, queries].to(dtype)
+            total += (loss * weight).sum()
+            if not pairs.wants_gradient:
+                continue
+            low = gradient.mul_(weight.unsqueeze(-1) / math.sqrt(s1.shape[-1])).to(s1.dtype)
+            _accumulate(gradients[0][heads, queries], low, s2[heads, keys])
+            _accumulate(gradients[1][heads, keys], low.transpose(1, 2), s1[heads, queries])
+        ctx.save_for_backward(*(_as_before(g, x) for g, x in zip(gradients, (x1, x2), strict=False)))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        d1, d2 = ctx.saved_tensors
+        return d1 * grads[0].to(d1.dtype), d2 * grads[0].to(d2.dtype), None
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    """[seq, batch, any heads, their dim] to [batch * heads, seq, head dim]; heads are contiguous features."""
+    seq, batch = x.shape[:2]
+    return x.detach().reshape(seq, batch * heads, -1).transpose(0, 1)
+
+
+def _as_before(gradient: Tensor, x: Tensor) -> Tensor:
+    return gradient.transpose(0, 1).reshape(x.shape).to(x.dtype)
+
+
+def _blocks(x: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Some heads, some queries, and which keys up to the last of these queries are in the future of which."""
+    heads, seq, _ = x.shape
+    for start in range(0, seq, QUERY_BLOCK):
+        stop = min(start + QUERY_BLOCK, seq)
+        future = torch.ones(stop - start, stop, dtype=torch.bool, device=x.device).triu_(start + 1)
+        step = heads if x.is_cuda else max(1, BLOCK_BYTES // (4 * (stop - start) * stop))
+        for first in range(0, heads, step):
+            yield slice(first, min(first + step, heads)), slice(start, stop), future
+
+
+def _scores(x1: Tensor, x2: Tensor, heads: slice, queries: slice, dtype: torch.dtype) -> Tensor:
+    product = torch.bmm(x1[heads, queries], x2[heads, : queries.stop].transpose(1, 2)).to(dtype)
+    return product.mul_(1 / math.sqrt(x1.shape[-1]))
+
+
+def _accumulate(into: Tensor, left: Tensor, right: Tensor) -> None:
+    if into.dtype == left.dtype:
+        into.baddbmm_(left, right)
+    else:
+        into.add_(torch.bmm(left, right))
