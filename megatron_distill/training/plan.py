@@ -131,6 +131,7 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         sample_order=_sample_order(config, total),
     )
     _check_stages(plan)
+    _check_model(plan)
     _check_data(plan)
     if own is not None:
         _check_resumed(plan, own, run)
@@ -212,6 +213,20 @@ def _check_stages(plan: RunPlan) -> None:
                 f"{count} layers{when} must be a multiple of --pipeline-model-parallel-size {stages}; "
                 "change one of them"
             )
+
+
+def _check_model(plan: RunPlan) -> None:
+    shape, tp, seq = plan.shape, plan.layout.tensor, plan.config.data.seq_length
+    if shape.num_query_groups % tp:
+        raise ConfigError(
+            f"the {shape.num_query_groups} key and value heads of the model must be a multiple of "
+            f"--tensor-model-parallel-size {tp}, because each rank holds whole groups of heads"
+        )
+    if shape.block is not None and not shape.block.rotary_dim and seq > shape.max_position_embeddings:
+        raise ConfigError(
+            f"--seq-length {seq} must be at most {shape.max_position_embeddings}, the positions that the model of "
+            f"{plan.config.checkpoint.load} has learned"
+        )
 
 
 def _sample_order(config: RunConfig, total_iters: int) -> dict[str, Any]:
