@@ -1,4 +1,4 @@
-"""Turn a run's checkpoint into a Hugging Face folder, or a public model into one of ours, and prove that both are equal.
+"""Turn a run's checkpoint into a Hugging Face folder, or a public model into a run, and prove that both are equal.
 
 python tools/convert_checkpoint.py from-hf models/pythia-70m runs/pythia-70m
 python tools/convert_checkpoint.py to-hf runs/quickstart/compressed exported

@@ -19,6 +19,7 @@ from megatron_distill.models.families.rules import Rule
 from .manifest import Manifest
 from .stream import write_safetensors
 
+_ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 SHARD_BYTES = 4 << 30
 """A safetensors file of an export is no larger, unless one tensor is."""
 
@@ -60,11 +61,12 @@ def export(folder: Path, manifest: Manifest, out: Path) -> None:
     tokenizer = load_tokenizer(manifest.tokenizer) if manifest.tokenizer and not copied else None
     out.mkdir(parents=True, exist_ok=True)
     _write_weights(folder, family.rules(shape, layers), dtype, out)
-    ends = _end_tokens(Path(manifest.tokenizer), out) if copied and manifest.tokenizer else {}
+    ends: dict[str, int | None] = dict.fromkeys(_ENDS)
+    if copied and manifest.tokenizer:
+        ends |= _copy_tokenizer(Path(manifest.tokenizer), out)
     if tokenizer:
         tokenizer.save_huggingface(out)
-        ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eod_id)
-    ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")) | ends
+        ends = dict.fromkeys(_ENDS, tokenizer.eod_id)
     count = {"n_layer" if family.model_type == "gpt2" else "num_hidden_layers": len(layers)}
     config = {"architectures": [family.architecture], "model_type": family.model_type, "dtype": manifest.dtype}
     (out / "config.json").write_text(json.dumps(config | count | own | ends, indent=1))
@@ -104,15 +106,14 @@ def _cut_all(folder: Path, rules: list[Rule]) -> Iterator[tuple[str, Tensor]]:
         yield from zip(rule.theirs, rule.cut(read_tensor(folder, rule.ours)), strict=True)
 
 
-def _end_tokens(tokenizer: Path, out: Path) -> dict[str, int]:
-    """Copy the tokenizer that an imported model came with; ids of the special tokens that it names."""
+def _copy_tokenizer(tokenizer: Path, out: Path) -> dict[str, int | None]:
+    """Copy the tokenizer that an imported model came with; ids of the special tokens that it names, None for others."""
     for file in tokenizer.iterdir():
         shutil.copyfile(file, out / file.name)
     from transformers import AutoTokenizer
 
     loaded = AutoTokenizer.from_pretrained(out, trust_remote_code=False)
-    ids = {name: getattr(loaded, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return {name: value for name, value in ids.items() if value is not None}
+    return {name: getattr(loaded, name) for name in _ENDS}
 
 
 @torch.no_grad()

@@ -64,5 +64,5 @@ def write_safetensors(
         for name, tensor in tensors:
             assert tuple(tensor.shape) == described[name], name
             file.seek(start + header[name]["data_offsets"][0])
-            file.write(memoryview(tensor.to(dtype).contiguous().view(torch.uint8).reshape(-1).numpy()))
+            file.write(tensor.to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy().data)
         file.truncate(start + offset)

@@ -109,11 +109,12 @@ class Decoder(GPTModel):
             share_embeddings_and_output_weights=shape.tied,
         )
         if rotary_dim:
-            scaling = (
-                {} if block is None or block.rotary_scaling == 1 else {"rope_scaling_factor": block.rotary_scaling}
-            )
             self.rotary_pos_emb = RotaryTable(
-                rotary_dim, shape.rotary_base, cp_group=self.pg_collection.cp, rope_scaling=bool(scaling), **scaling
+                rotary_dim,
+                shape.rotary_base,
+                cp_group=self.pg_collection.cp,
+                rope_scaling=block is not None and block.rotary_scaling != 1,
+                rope_scaling_factor=1.0 if block is None else block.rotary_scaling,
             )
         self.shape = shape
         self.layer_indices = self_layers

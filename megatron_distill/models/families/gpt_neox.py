@@ -95,14 +95,12 @@ def _rules(shape: ModelShape, layers: tuple[int, ...]) -> list[Rule]:
         found.append(padded("output_layer.weight", "embed_out.weight", rows, shape.vocab_size, hidden))
     for position, index in enumerate(layers):
         ours, theirs = f"decoder.layers.{index}.", f"gpt_neox.layers.{position}."
-        for part, rest in (("weight", (hidden,)), ("bias", ())):
+        for part, rest, inner in (("weight", (hidden,), (ffn,)), ("bias", (), ())):
             found += [
                 same(f"{ours}linear_qkv.{part}", f"{theirs}attention.query_key_value.{part}", 3 * hidden, *rest),
                 same(f"{ours}linear_proj.{part}", f"{theirs}attention.dense.{part}", hidden, *rest),
                 same(f"{ours}linear_fc1.{part}", f"{theirs}mlp.dense_h_to_4h.{part}", ffn, *rest),
-                same(
-                    f"{ours}linear_fc2.{part}", f"{theirs}mlp.dense_4h_to_h.{part}", hidden, *((ffn,) if rest else ())
-                ),
+                same(f"{ours}linear_fc2.{part}", f"{theirs}mlp.dense_4h_to_h.{part}", hidden, *inner),
                 same(f"{ours}attention_norm.{part}", f"{theirs}input_layernorm.{part}", hidden),
                 same(f"{ours}mlp_norm.{part}", f"{theirs}post_attention_layernorm.{part}", hidden),
             ]

@@ -88,13 +88,13 @@ def _rules(shape: ModelShape, layers: tuple[int, ...]) -> list[Rule]:
     ]
     for position, index in enumerate(layers):
         ours, theirs = f"decoder.layers.{index}.", f"{base}layers.{position}."
-        for part, rest in (("weight", (hidden,)), ("bias", ())):
+        for part, rest, inner in (("weight", (hidden,), (ffn,)), ("bias", (), ())):
             qkv = tuple(f"{theirs}self_attn.{name}_proj.{part}" for name in "qkv")
             found += [
                 stacked(f"{ours}linear_qkv.{part}", qkv, heads, (width,) * 3, *rest),
                 same(f"{ours}linear_proj.{part}", f"{theirs}self_attn.out_proj.{part}", hidden, *rest),
                 same(f"{ours}linear_fc1.{part}", f"{theirs}fc1.{part}", ffn, *rest),
-                same(f"{ours}linear_fc2.{part}", f"{theirs}fc2.{part}", hidden, *((ffn,) if rest else ())),
+                same(f"{ours}linear_fc2.{part}", f"{theirs}fc2.{part}", hidden, *inner),
                 same(f"{ours}attention_norm.{part}", f"{theirs}self_attn_layer_norm.{part}", hidden),
                 same(f"{ours}mlp_norm.{part}", f"{theirs}final_layer_norm.{part}", hidden),
             ]

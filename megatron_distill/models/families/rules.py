@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ class Rule:
     ours: str
     shape: Shape
     """Of our whole tensor."""
-    theirs: dict[str, Shape]
+    theirs: Mapping[str, Shape]
     """Names and shapes in the folder, in the order in which `join` takes them."""
     join: Callable[..., Tensor]
     """Theirs to ours."""
