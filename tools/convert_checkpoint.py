@@ -43,6 +43,9 @@ def main() -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"convert_checkpoint.py: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"convert_checkpoint.py: {error}", file=sys.stderr)
+        return 1
 
 
 def describe(run: Path) -> str:

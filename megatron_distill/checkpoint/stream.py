@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint import FileSystemWriter, save
+from torch.distributed.checkpoint.api import CheckpointException  # a BaseException
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 
 Produce = Callable[[str], Tensor]
@@ -21,14 +23,19 @@ _CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 def write_checkpoint(folder: Path, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, produce: Produce) -> None:
     """Whole tensors as megatron-core's dist_checkpointing stores them (torch_dist), each in a file of its own.
 
-    Needs no process group.
+    Needs no process group. Raises what `produce` raises, and OSError when the disk is full.
     """
     from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
 
     described = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
     # One file a tensor: torch keeps what it has written of a file until the file is full.
     writer = FileSystemWriter(folder, single_file_per_rank=False, thread_count=1)
-    save(described, storage_writer=writer, planner=_Planner(produce, dtype), no_dist=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as intended
+            save(described, storage_writer=writer, planner=_Planner(produce, dtype), no_dist=True)
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from None  # what `produce` or the disk had to say
     torch.save({}, folder / "common.pt")
     save_config(CheckpointingConfig("torch_dist", 1), str(folder))
 

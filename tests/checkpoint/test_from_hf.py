@@ -112,7 +112,7 @@ FAULTS = {
     "other groups": (partial(edit_config, num_key_value_heads=3), "multiple of num_key_value_heads 3"),
     "too few layers": (
         partial(edit_config, num_hidden_layers=3),
-        "has the tensor model.layers.3.input_layernorm.weight",
+        "has the tensor model.layers.3.input_layernorm",
     ),
     "too many layers": (partial(edit_config, num_hidden_layers=5), "lacks the tensor model.layers.4."),
     "shape": (reshape_a_tensor, "model.norm.weight has shape [63], but by config.json it must have [64]"),
