@@ -26,9 +26,6 @@ def test_compress_a_public_model(name: str, layout: str, corpus: Path, tmp_path:
     launch(make, 1, 60.0, tmp_path, {"name": name})
     run_tool("convert_checkpoint", "from-hf", tmp_path / "theirs", tmp_path / "ours")
     size, flags = LAYOUTS[layout]
-    if name == "palm":
-        flags = [f for f in flags if size == 1]  # 75 rows are not shared by 2 ranks, and this family pads no table
-        size = 1
     codes, said = forked(
         *(*SMALL, "--load", tmp_path / "ours", "--data-path", corpus, "--save", tmp_path / "run", "--train-iters", 6),
         *("--pruning-layout", "1,2", "--pruning-seed-tokens", 256, *flags),

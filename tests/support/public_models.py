@@ -31,7 +31,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "cohere",
         SIZES
         | {"intermediate_size": 128, "num_key_value_heads": 4, "use_qk_norm": True, "logit_scale": 1.0}
-        | {"max_position_embeddings": 64},
+        | {"max_position_embeddings": 64, "vocab_size": 76},  # which 2 ranks share; this family pads nothing
     ),
 }
 """name: (model_type, its configuration)"""
