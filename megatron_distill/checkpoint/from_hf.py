@@ -22,7 +22,8 @@ TOKENIZER_FILES = (
     *("vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"),
 )
 """What a tokenizer may consist of; none of it is code."""
-_DTYPES = (torch.float32, torch.bfloat16)
+_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float32}
+"""What weights become; fp16 is widened, because neither bf16 nor training in fp16 would keep it."""
 
 
 class Source:
@@ -42,30 +43,28 @@ class Source:
         self.rules = {rule.ours: rule for rule in self.family.rules(self.shape, self.layers)}
         self.weights = HFWeights(folder)
         self._names = self._find_names()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which the weights are stored; half precision without bf16's range is widened to fp32."""
-        found = self.weights.read(self._names[next(iter(next(iter(self.rules.values())).theirs))]).dtype
-        return found if found in _DTYPES else torch.float32
+        self.dtype = self._check_tensors()
+        """Of our checkpoint: that of the weights, fp32 if they are of several."""
 
     def read(self, ours: str) -> Tensor:
         """One tensor of ours, whole, made of theirs."""
         rule = self.rules[ours]
-        joined = rule.join(*(self._read_checked(name, shape) for name, shape in rule.theirs.items()))
-        assert tuple(joined.shape) == rule.shape, (ours, joined.shape, rule.shape)
-        return joined
+        return rule.join(*(self.weights.read(self._names[name]).to(self.dtype) for name in rule.theirs))
 
-    def _read_checked(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        tensor = self.weights.read(self._names[name])
-        if tuple(tensor.shape) != shape:
-            raise ConfigError(
-                f"{self.weights.folder}: {name} has shape {list(tensor.shape)}, but by config.json it must have "
-                f"{list(shape)}"
-            )
-        if not tensor.is_floating_point():
-            raise ConfigError(f"{self.weights.folder}: {name} is {tensor.dtype}; quantised weights cannot be read")
-        return tensor
+    def _check_tensors(self) -> torch.dtype:
+        found = set()
+        for rule in self.rules.values():
+            for name, wanted in rule.theirs.items():
+                kind, shape = self.weights.describe(self._names[name])
+                where = f"{self.weights.folder}: {name}"
+                if shape != wanted:
+                    raise ConfigError(
+                        f"{where} has shape {list(shape)}, but by config.json it must have {list(wanted)}"
+                    )
+                if kind not in _TYPES:
+                    raise ConfigError(f"{where} is of type {kind}; known: {', '.join(_TYPES)}, and no quantised ones")
+                found.add(_TYPES[kind])
+        return found.pop() if len(found) == 1 else torch.float32
 
     def _find_names(self) -> dict[str, str]:
         """The folder's name of every tensor that is needed; old folders leave out the base model's prefix."""
@@ -102,7 +101,6 @@ def import_model(folder: Path, out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists already; give a folder that does not")
     source = Source(folder)
-    dtype = source.dtype
     tokenizer = _copy_tokenizer(folder, out / "tokenizer")
     manifest = Manifest(
         iteration=0,
@@ -112,11 +110,11 @@ def import_model(folder: Path, out: Path) -> Path:
         layers=source.layers,
         trainable_layers=(),
         optimizer="none",
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=str(source.dtype).removeprefix("torch."),
         tokenizer=tokenizer,
     )
     shapes = {rule.ours: rule.shape for rule in source.rules.values()}
-    return publish_weights(out, manifest, lambda partial: write_checkpoint(partial, shapes, dtype, source.read))
+    return publish_weights(out, manifest, lambda partial: write_checkpoint(partial, shapes, source.dtype, source.read))
 
 
 def _copy_tokenizer(folder: Path, out: Path) -> str | None:

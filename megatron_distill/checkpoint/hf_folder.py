@@ -13,6 +13,7 @@ from torch import Tensor
 from megatron_distill.config.error import ConfigError
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -39,6 +40,16 @@ class HFWeights:
     def names(self) -> set[str]:
         """All tensors of the folder."""
         return set(self._where)
+
+    def describe(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """Type, as safetensors calls it (F32, BF16, F16, I8, ...), and shape of a tensor, without reading it."""
+        path = self._where[name]
+        opened = self._reader(path)
+        if path.suffix != ".safetensors":
+            tensor = opened[name] if name in opened else self.read(name)
+            return _CODES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape)
+        part = opened.get_slice(name)
+        return part.get_dtype(), tuple(part.get_shape())
 
     def read(self, name: str) -> Tensor:
         """One tensor, on the CPU, in the dtype of the file."""

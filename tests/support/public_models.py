@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from megatron_distill.config.model import ModelShape
+from megatron_distill.models.families import find_model_type
+from megatron_distill.models.families.hf_config import HFConfig
+
 SIZES = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 75}
 _LLAMA = SIZES | {"intermediate_size": 104, "num_key_value_heads": 2, "max_position_embeddings": 64}
 _OPT = SIZES | {"ffn_dim": 96, "word_embed_proj_dim": 64, "max_position_embeddings": 64, "dropout": 0.0}
@@ -35,6 +39,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """name: (model_type, its configuration)"""
+
+
+def public_shape(name: str) -> ModelShape:
+    """The shape of a model of MODELS."""
+    model_type, values = MODELS[name]
+    config = HFConfig({"model_type": model_type} | values, name)
+    return find_model_type(model_type, name).read_config(config)
 
 
 def save_public_model(name: str, folder: Path, **options: Any) -> Path:
