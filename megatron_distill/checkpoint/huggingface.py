@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from collections.abc import Iterator
@@ -24,21 +23,13 @@ SHARD_BYTES = 4 << 30
 """A safetensors file of an export is no larger, unless one tensor is."""
 
 
-def read_tensor(folder: Path, name: str) -> Tensor:
+def read_tensor(folder: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """One model tensor of a checkpoint, whole, on the CPU. Needs a process group of one rank, as megatron-core does."""
     from megatron.core import dist_checkpointing
     from megatron.core.dist_checkpointing import ShardedTensor
 
-    meta = _described(folder)[name]
-    wanted = ShardedTensor.from_rank_offsets(name, torch.empty(meta.global_shape, dtype=meta.dtype), replica_id=0)
+    wanted = ShardedTensor.from_rank_offsets(name, torch.empty(shape, dtype=dtype), replica_id=0)
     return dist_checkpointing.load({name: wanted}, str(folder))[name]
-
-
-@functools.lru_cache(maxsize=1)
-def _described(folder: Path) -> dict[str, Any]:
-    from megatron.core import dist_checkpointing
-
-    return dist_checkpointing.load_tensors_metadata(str(folder))
 
 
 def export(folder: Path, manifest: Manifest, out: Path) -> None:
@@ -54,7 +45,7 @@ def export(folder: Path, manifest: Manifest, out: Path) -> None:
     shape, layers, dtype = manifest.shape, manifest.layers, getattr(torch, manifest.dtype)
     family = find_family(shape.family)
     try:
-        own = family.write_config(shape)
+        own = family.write_config(shape, len(layers))
     except ConfigError as error:
         raise ConfigError(f"{folder} cannot be exported: {error}") from error
     copied = manifest.tokenizer is not None and (Path(manifest.tokenizer) / "tokenizer_config.json").exists()
@@ -67,9 +58,8 @@ def export(folder: Path, manifest: Manifest, out: Path) -> None:
     if tokenizer:
         tokenizer.save_huggingface(out)
         ends = dict.fromkeys(_ENDS, tokenizer.eod_id)
-    count = {"n_layer" if family.model_type == "gpt2" else "num_hidden_layers": len(layers)}
     config = {"architectures": [family.architecture], "model_type": family.model_type, "dtype": manifest.dtype}
-    (out / "config.json").write_text(json.dumps(config | count | own | ends, indent=1))
+    (out / "config.json").write_text(json.dumps(config | own | ends, indent=1))
     (out / "generation_config.json").write_text(json.dumps(ends, indent=1))
 
 
@@ -81,7 +71,7 @@ def _write_weights(folder: Path, rules: list[Rule], dtype: torch.dtype, out: Pat
         name = "model.safetensors" if last == 1 else f"model-{number:05d}-of-{last:05d}.safetensors"
         described = {theirs: size for rule in shard for theirs, size in rule.theirs.items()}
         where |= dict.fromkeys(described, name)
-        write_safetensors(out / name, described, dtype, _cut_all(folder, shard))
+        write_safetensors(out / name, described, dtype, _cut_all(folder, shard, dtype))
     if len(shards) > 1:
         total = sum(torch.Size(size).numel() for rule in rules for size in rule.theirs.values()) * dtype.itemsize
         index = {"metadata": {"total_size": total}, "weight_map": where}
@@ -101,9 +91,9 @@ def _shards(rules: list[Rule], itemsize: int) -> list[list[Rule]]:
     return shards
 
 
-def _cut_all(folder: Path, rules: list[Rule]) -> Iterator[tuple[str, Tensor]]:
+def _cut_all(folder: Path, rules: list[Rule], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     for rule in rules:
-        yield from zip(rule.theirs, rule.cut(read_tensor(folder, rule.ours)), strict=True)
+        yield from zip(rule.theirs, rule.cut(read_tensor(folder, rule.ours, rule.shape, dtype)), strict=True)
 
 
 def _copy_tokenizer(tokenizer: Path, out: Path) -> dict[str, int | None]:

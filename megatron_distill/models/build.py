@@ -132,8 +132,11 @@ class Decoder(GPTModel):
     def _mask_padding(self, module: nn.Module, inputs: Any, output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
         """Public models know nothing of rows that pad the vocabulary, so these must not count in the softmax."""
         logits, bias = output
-        first = parallel_state.get_tensor_model_parallel_rank() * logits.shape[-1]
-        padding = torch.arange(first, first + logits.shape[-1], device=logits.device) >= self.shape.vocab_size
+        width = logits.shape[-1]
+        first = parallel_state.get_tensor_model_parallel_rank() * width
+        if first + width <= self.shape.vocab_size:
+            return output
+        padding = torch.arange(first, first + width, device=logits.device) >= self.shape.vocab_size
         return logits.masked_fill(padding, _NEVER), bias
 
     def original_name(self, name: str) -> str:

@@ -55,10 +55,11 @@ def _read_config(config: HFConfig) -> ModelShape:
     )
 
 
-def _write_config(shape: ModelShape) -> dict[str, Any]:
+def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
     assert shape.block is not None
     names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
     return {
+        "n_layer": num_layers,
         "n_embd": shape.hidden_size,
         "n_inner": shape.ffn_hidden_size,
         "n_head": shape.num_attention_heads,

@@ -59,12 +59,13 @@ def _read_config(config: HFConfig) -> ModelShape:
     )
 
 
-def _write_config(shape: ModelShape) -> dict[str, Any]:
+def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
     block = shape.block
     assert block is not None
     part = block.rotary_dim / block.head_dim
     names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
     return {
+        "num_hidden_layers": num_layers,
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.ffn_hidden_size,
         "num_attention_heads": shape.num_attention_heads,

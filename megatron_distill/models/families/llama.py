@@ -70,7 +70,7 @@ def _positions(config: HFConfig, family: str) -> int:
     return longest if window is None else min(longest, config.integer("sliding_window"))
 
 
-def _write_config(shape: ModelShape) -> dict[str, Any]:
+def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
     block = shape.block
     assert block is not None
     own: dict[str, dict[str, Any]] = {
@@ -80,6 +80,7 @@ def _write_config(shape: ModelShape) -> dict[str, Any]:
         "qwen3": {"use_sliding_window": False, "attention_bias": block.qkv_bias},
     }
     return {
+        "num_hidden_layers": num_layers,
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.ffn_hidden_size,
         "num_attention_heads": shape.num_attention_heads,

@@ -58,9 +58,10 @@ def _read_config(config: HFConfig) -> ModelShape:
     )
 
 
-def _write_config(shape: ModelShape) -> dict[str, Any]:
+def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
     assert shape.block is not None
     return {
+        "num_hidden_layers": num_layers,
         "hidden_size": shape.hidden_size,
         "word_embed_proj_dim": shape.hidden_size,
         "ffn_dim": shape.ffn_hidden_size,

@@ -59,13 +59,14 @@ def _read_config(config: HFConfig) -> ModelShape:
     )
 
 
-def _write_config(shape: ModelShape) -> dict[str, Any]:
+def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
     if shape.add_bias_linear or shape.qk_layernorm == "full":
         raise ConfigError(
             "it is a -paper model (biases, QK-LayerNorm over the full width), which no Hugging Face class expresses; "
             "export a model without -paper"
         )
     return {
+        "num_hidden_layers": num_layers,
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.ffn_hidden_size,
         "num_attention_heads": shape.num_attention_heads,
