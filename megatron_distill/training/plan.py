@@ -142,9 +142,16 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
 
 def _shape(config: RunConfig, source: Manifest | None, where: str) -> ModelShape:
     vocab = vocab_size(config.data.tokenizer) if config.data.tokenizer else None
-    asked = any(getattr(config.model, f.name) != f.default for f in fields(ModelConfig))
+    # How long sequences may get is no property of the weights.
+    flags = [f for f in fields(ModelConfig) if f.name != "max_position_embeddings"]
+    asked = next((f.name for f in flags if getattr(config.model, f.name) != f.default), None)
     if source is None:
         return config.model.shape(vocab)
+    if asked and source.shape.block is not None:
+        raise ConfigError(
+            f"--{asked.replace('_', '-')} does not go with {where}, a {source.shape.family} model that says itself what "
+            "it is; leave it out"
+        )
     if asked:
         shape = config.model.shape(vocab or source.shape.vocab_size)
         check_same_model(source, shape, where)
