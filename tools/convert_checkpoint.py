@@ -1,5 +1,6 @@
-"""Turn a run's checkpoint into a Hugging Face folder, and prove that both say the same.
+"""Turn a run's checkpoint into a Hugging Face folder, or a public model into a run, and prove that both are equal.
 
+python tools/convert_checkpoint.py from-hf models/pythia-70m runs/pythia-70m
 python tools/convert_checkpoint.py to-hf runs/quickstart/compressed exported
 python tools/convert_checkpoint.py inspect runs/quickstart/compressed
 """
@@ -25,6 +26,9 @@ def main() -> int:
     to_hf = commands.add_parser("to-hf", help="write a Hugging Face folder and compare logits")
     to_hf.add_argument("run", type=Path, help="run folder or checkpoint")
     to_hf.add_argument("out", type=Path, help="folder to write")
+    from_hf = commands.add_parser("from-hf", help="read a Hugging Face folder and compare logits")
+    from_hf.add_argument("folder", type=Path, help="folder with config.json and weights")
+    from_hf.add_argument("out", type=Path, help="run folder to write; give it to --load")
     inspect = commands.add_parser("inspect", help="what a checkpoint is")
     inspect.add_argument("run", type=Path, help="run folder or checkpoint")
     arguments = parser.parse_args()
@@ -33,10 +37,15 @@ def main() -> int:
         if arguments.command == "inspect":
             print(describe(arguments.run))
             return 0
+        if arguments.command == "from-hf":
+            return import_folder(arguments.folder, arguments.out)
         return export(arguments.run, arguments.out)
     except (ValueError, FileNotFoundError) as error:
         print(f"convert_checkpoint.py: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"convert_checkpoint.py: {error}", file=sys.stderr)
+        return 1
 
 
 def describe(run: Path) -> str:
@@ -68,7 +77,15 @@ def export(run: Path, out: Path) -> int:
     return compare(run, out)
 
 
-def compare(run: Path, out: Path) -> int:
+def import_folder(folder: Path, out: Path) -> int:
+    """Write `out` and compare it with the Hugging Face folder."""
+    from megatron_distill.checkpoint.from_hf import import_model
+
+    import_model(folder, out)
+    return compare(out, folder, wrote=out)
+
+
+def compare(run: Path, out: Path, *, wrote: Path | None = None) -> int:
     """Compare the logits of a checkpoint and of a Hugging Face folder on random tokens; 0 if they are equal."""
     from transformers.utils import logging
 
@@ -80,7 +97,7 @@ def compare(run: Path, out: Path) -> int:
     with _single_world():
         difference = largest_difference(folder, manifest, out)
     verdict = "equal" if difference <= TOLERANCE else "NOT EQUAL"
-    print(f"wrote {out}: logits {verdict}, largest difference {difference:.2g} (limit {TOLERANCE:g})")
+    print(f"wrote {wrote or out}: logits {verdict}, largest difference {difference:.2g} (limit {TOLERANCE:g})")
     return 0 if difference <= TOLERANCE else 1
 
 

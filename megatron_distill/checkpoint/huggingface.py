@@ -1,14 +1,10 @@
-"""Our checkpoints as Hugging Face folders that need no code of ours.
-
-A bias-free PaLM model is a `CohereForCausalLM` to the last bit of mathematics: the same parallel block, per-head
-QK-LayerNorm and tied embedding. Two things differ in how it is written down, and the mapping undoes both: our fused
-matrices are grouped by head (models/palm_block.py), and Cohere rotates neighbouring dimensions where we rotate dim i
-with i + head_dim / 2, which is a permutation of the rows of queries and keys.
-"""
+"""Our checkpoints as Hugging Face folders that need no code of ours; models/families says which tensor is which."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,109 +12,98 @@ import torch
 from torch import Tensor
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.config.model import ModelShape
+from megatron_distill.models.families import find_family
+from megatron_distill.models.families.rules import Rule
 
 from .manifest import Manifest
+from .stream import write_safetensors
+
+_ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+SHARD_BYTES = 4 << 30
+"""A safetensors file of an export is no larger, unless one tensor is."""
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All model tensors of a checkpoint, whole, on the CPU, under their names with original layer indices.
-
-    Needs a process group of one rank, because megatron-core's reader does.
-    """
+def read_tensor(folder: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """One model tensor of a checkpoint, whole, on the CPU. Needs a process group of one rank, as megatron-core does."""
     from megatron.core import dist_checkpointing
     from megatron.core.dist_checkpointing import ShardedTensor
 
-    described = dist_checkpointing.load_tensors_metadata(str(folder))
-    wanted = {
-        name: ShardedTensor.from_rank_offsets(name, torch.empty(meta.global_shape, dtype=meta.dtype), replica_id=0)
-        for name, meta in described.items()
-        if not name.startswith("optimizer.")
-    }
-    return dist_checkpointing.load(wanted, str(folder))
-
-
-def to_cohere(weights: dict[str, Tensor], shape: ModelShape, layers: tuple[int, ...]) -> dict[str, Tensor]:
-    """Tensors of our model under the names of `CohereForCausalLM`."""
-    heads, width, ffn = shape.num_attention_heads, shape.head_dim, shape.ffn_hidden_size // shape.num_attention_heads
-    hidden = shape.hidden_size
-    table = weights["embedding.word_embeddings.weight"]
-    out = {"model.embed_tokens.weight": table, "model.norm.weight": weights["decoder.final_layernorm.weight"]}
-    neighbours = torch.arange(width).view(2, width // 2).t().reshape(-1)
-    for position, index in enumerate(layers):
-        ours, theirs = f"decoder.layers.{index}.", f"model.layers.{position}."
-        fused = weights[ours + "linear_in.weight"].view(heads, -1, hidden)
-        q, k, v, up, gate = fused.split([width] * 3 + [ffn] * 2, dim=1)
-        o, down = weights[ours + "linear_out.weight"].view(hidden, heads, -1).split([width, ffn], dim=2)
-        out |= {
-            theirs + "input_layernorm.weight": weights[ours + "norm.weight"],
-            theirs + "self_attn.q_proj.weight": q[:, neighbours].reshape(-1, hidden),
-            theirs + "self_attn.k_proj.weight": k[:, neighbours].reshape(-1, hidden),
-            theirs + "self_attn.v_proj.weight": v.reshape(-1, hidden),
-            theirs + "self_attn.o_proj.weight": o.reshape(hidden, -1),
-            theirs + "self_attn.q_norm.weight": weights[ours + "q_layernorm.weight"][neighbours].expand(heads, -1),
-            theirs + "self_attn.k_norm.weight": weights[ours + "k_layernorm.weight"][neighbours].expand(heads, -1),
-            theirs + "mlp.up_proj.weight": up.reshape(-1, hidden),
-            theirs + "mlp.gate_proj.weight": gate.reshape(-1, hidden),
-            theirs + "mlp.down_proj.weight": down.reshape(hidden, -1),
-        }
-    return {name: tensor.contiguous() for name, tensor in out.items()}
-
-
-def cohere_config(shape: ModelShape, num_layers: int, dtype: str, eod: int | None) -> dict[str, Any]:
-    """`config.json` of the exported model."""
-    return {
-        "architectures": ["CohereForCausalLM"],
-        "model_type": "cohere",
-        "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.ffn_hidden_size,
-        "num_hidden_layers": num_layers,
-        "num_attention_heads": shape.num_attention_heads,
-        "num_key_value_heads": shape.num_attention_heads,
-        "vocab_size": shape.padded_vocab_size,
-        "max_position_embeddings": shape.max_position_embeddings,
-        "layer_norm_eps": shape.norm_epsilon,
-        "rope_parameters": {"rope_type": "default", "rope_theta": float(shape.rotary_base)},
-        "rope_theta": float(shape.rotary_base),
-        "use_qk_norm": True,
-        "logit_scale": 1.0,
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "tie_word_embeddings": True,
-        "hidden_act": "silu",
-        "bos_token_id": eod,
-        "eos_token_id": eod,
-        "pad_token_id": eod,
-        "dtype": dtype,
-    }
+    wanted = ShardedTensor.from_rank_offsets(name, torch.empty(shape, dtype=dtype), replica_id=0)
+    return dist_checkpointing.load({name: wanted}, str(folder))[name]
 
 
 def export(folder: Path, manifest: Manifest, out: Path) -> None:
-    """Write a checkpoint as a Hugging Face folder: weights, configuration, tokenizer.
+    """Write a checkpoint as a Hugging Face folder: weights in shards, configuration, tokenizer.
+
+    Tensors are read and written one by one. Needs a process group of one rank.
 
     Raises:
         ConfigError: a flavour of the model that no Hugging Face class expresses.
     """
-    from safetensors.torch import save_file
-
     from megatron_distill.data.tokenizer import load_tokenizer
 
-    if manifest.shape.add_bias_linear or manifest.shape.qk_layernorm == "full":
-        raise ConfigError(
-            f"{folder} holds a -paper model (biases, QK-LayerNorm over the full width), which no Hugging Face class "
-            "expresses; export a model without -paper"
-        )
-    tokenizer = load_tokenizer(manifest.tokenizer) if manifest.tokenizer else None
-    tensors = to_cohere(read_weights(folder), manifest.shape, manifest.layers)
+    shape, layers, dtype = manifest.shape, manifest.layers, getattr(torch, manifest.dtype)
+    family = find_family(shape.family)
+    try:
+        own = family.write_config(shape, len(layers))
+    except ConfigError as error:
+        raise ConfigError(f"{folder} cannot be exported: {error}") from error
+    copied = manifest.tokenizer is not None and (Path(manifest.tokenizer) / "tokenizer_config.json").exists()
+    tokenizer = load_tokenizer(manifest.tokenizer) if manifest.tokenizer and not copied else None
     out.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
-    eod = tokenizer.eod_id if tokenizer else None
-    config = cohere_config(manifest.shape, len(manifest.layers), manifest.dtype, eod)
-    (out / "config.json").write_text(json.dumps(config, indent=1))
-    generation = {"bos_token_id": eod, "eos_token_id": eod, "pad_token_id": eod}
-    (out / "generation_config.json").write_text(json.dumps(generation, indent=1))
+    _write_weights(folder, family.rules(shape, layers), dtype, out)
+    ends: dict[str, int | None] = dict.fromkeys(_ENDS)
+    if copied and manifest.tokenizer:
+        ends |= _copy_tokenizer(Path(manifest.tokenizer), out)
     if tokenizer:
         tokenizer.save_huggingface(out)
+        ends = dict.fromkeys(_ENDS, tokenizer.eod_id)
+    config = {"architectures": [family.architecture], "model_type": family.model_type, "dtype": manifest.dtype}
+    (out / "config.json").write_text(json.dumps(config | own | ends, indent=1))
+    (out / "generation_config.json").write_text(json.dumps(ends, indent=1))
+
+
+def _write_weights(folder: Path, rules: list[Rule], dtype: torch.dtype, out: Path) -> None:
+    shards = _shards(rules, dtype.itemsize)
+    where: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        last = len(shards)
+        name = "model.safetensors" if last == 1 else f"model-{number:05d}-of-{last:05d}.safetensors"
+        described = {theirs: size for rule in shard for theirs, size in rule.theirs.items()}
+        where |= dict.fromkeys(described, name)
+        write_safetensors(out / name, described, dtype, _cut_all(folder, shard, dtype))
+    if len(shards) > 1:
+        total = sum(torch.Size(size).numel() for rule in rules for size in rule.theirs.values()) * dtype.itemsize
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+
+
+def _shards(rules: list[Rule], itemsize: int) -> list[list[Rule]]:
+    shards: list[list[Rule]] = [[]]
+    size = 0
+    for rule in rules:
+        own = torch.Size(rule.shape).numel() * itemsize
+        if shards[-1] and size + own > SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(rule)
+        size += own
+    return shards
+
+
+def _cut_all(folder: Path, rules: list[Rule], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    for rule in rules:
+        yield from zip(rule.theirs, rule.cut(read_tensor(folder, rule.ours, rule.shape, dtype)), strict=True)
+
+
+def _copy_tokenizer(tokenizer: Path, out: Path) -> dict[str, int | None]:
+    """Copy the tokenizer that an imported model came with; ids of the special tokens that it names, None for others."""
+    for file in tokenizer.iterdir():
+        shutil.copyfile(file, out / file.name)
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(out, trust_remote_code=False)
+    return {name: getattr(loaded, name) for name in _ENDS}
 
 
 @torch.no_grad()
@@ -141,9 +126,11 @@ def largest_difference(folder: Path, manifest: Manifest, exported: Path, *, toke
     ours = build_decoder(manifest.shape, manifest.layers, single, options)
     load_checkpoint(folder, ours, None)
     ours.float()
-    theirs: Any = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
+    theirs: Any = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32, trust_remote_code=False)
     theirs.to(device.current())
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, manifest.shape.vocab_size, (2, tokens), generator=generator).to(device.current())
     positions = torch.arange(tokens, device=ids.device).expand(2, -1)
-    return float((ours(ids, positions, None) - theirs(ids).logits).abs().max())
+    # Rows that pad our vocabulary are not in every export.
+    expected = theirs(ids).logits
+    return float((ours(ids, positions, None)[..., : expected.shape[-1]] - expected).abs().max())

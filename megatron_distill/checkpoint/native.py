@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import queue
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +80,24 @@ def save_checkpoint(run: Path, manifest: Manifest, model: Decoder, optimizer: Di
             _finish(partial, final, manifest)
             _point_at(run, final.name)
             _drop_old(final, keep)
+    return final
+
+
+def publish_weights(run: Path, manifest: Manifest, write: Callable[[Path], None]) -> Path:
+    """A checkpoint of nothing but weights, which `write` puts into the folder that it is given; by one process.
+
+    Nothing of it stays if it fails.
+    """
+    final = run / "checkpoints" / f"iter_{manifest.iteration:07d}"
+    partial = final.with_name(_PARTIAL + final.name)
+    try:
+        partial.mkdir(parents=True)
+        write(partial)
+        _finish(partial, final, manifest)
+    except BaseException:
+        shutil.rmtree(run, ignore_errors=True)
+        raise
+    _point_at(run, final.name)
     return final
 
 

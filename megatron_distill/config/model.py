@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from . import cost
+from .block import Block, block_from_dict
 from .error import ConfigError
 
 
@@ -26,18 +27,42 @@ class ModelShape:
     add_bias_linear: bool
     qk_layernorm: Literal["per-head", "full"]
     norm_epsilon: float
-    rotary_base: int
+    rotary_base: float
     init_method_std: float
+    block: Block | None = None
+    """The layers of a family other than PaLM, whose parallel block the fields above describe completely."""
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
+        if self.block is not None:
+            return self.block.head_dim
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def num_query_groups(self) -> int:
+        """Key and value heads, the unit that tensor parallelism splits."""
+        return self.num_attention_heads if self.block is None else self.block.num_query_groups
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output matrix is the embedding table."""
+        return self.block is None or self.block.tied
 
     def num_parameters(self, num_layers: int | None = None) -> int:
         """Every parameter once (the tied embedding too) of this model, or of one with `num_layers` of its layers."""
+        count = self.num_layers if num_layers is None else num_layers
+        if self.block is not None:
+            return self.block.num_parameters(
+                count,
+                self.hidden_size,
+                self.num_attention_heads,
+                self.ffn_hidden_size,
+                self.padded_vocab_size,
+                self.max_position_embeddings,
+            )
         return cost.palm_parameters(
-            self.num_layers if num_layers is None else num_layers,
+            count,
             self.hidden_size,
             self.ffn_hidden_size,
             self.num_attention_heads,
@@ -48,8 +73,18 @@ class ModelShape:
 
     def flops_per_token(self, seq_length: int, num_layers: int | None = None) -> float:
         """True floating-point operations of forward and backward for one token."""
+        count = self.num_layers if num_layers is None else num_layers
+        if self.block is not None:
+            return self.block.flops_per_token(
+                count,
+                self.hidden_size,
+                self.num_attention_heads,
+                self.ffn_hidden_size,
+                self.padded_vocab_size,
+                seq_length,
+            )
         return cost.true_flops_per_token(
-            self.num_layers if num_layers is None else num_layers,
+            count,
             self.hidden_size,
             self.ffn_hidden_size,
             self.padded_vocab_size,
@@ -149,4 +184,6 @@ class ModelConfig:
 
 def shape_from_dict(values: dict[str, Any]) -> ModelShape:
     """The shape that `dataclasses.asdict` wrote into a manifest."""
-    return ModelShape(**{f.name: values[f.name] for f in dataclasses.fields(ModelShape)})
+    known = {f.name: values[f.name] for f in dataclasses.fields(ModelShape) if f.name != "block"}
+    # Manifests of before there were other families have no block.
+    return ModelShape(**known, block=block_from_dict(values.get("block")))

@@ -51,7 +51,7 @@ class CausalAttention(nn.Module):
             self.kernel = TEDotProductAttention(config, layer_number, AttnMaskType.causal, "self")
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """[seq, batch, heads, head dim] three times to the same shape once."""
+        """[seq, batch, heads, head dim] three times to the same shape once; `k` and `v` may have fewer heads."""
         if self.backend == "te":
             return self.kernel(q, k, v, attention_mask=None).view(q.shape)
         if self.backend == "flash":
@@ -59,6 +59,9 @@ class CausalAttention(nn.Module):
 
             out = flash_attn_func(*(x.transpose(0, 1) for x in (q, k, v)), causal=True)
             return out.transpose(0, 1)
+        if k.shape[2] != q.shape[2]:
+            # Not enable_gqa: where a kernel lacks it, PyTorch falls back to a materialised matrix of scores.
+            k, v = (x.repeat_interleave(q.shape[2] // x.shape[2], dim=2) for x in (k, v))
         q, k, v = (x.permute(1, 2, 0, 3) for x in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1 / math.sqrt(q.shape[-1]))
         return out.permute(2, 0, 1, 3)

@@ -18,9 +18,14 @@ from torch import Tensor, nn
 from megatron_distill.config.model import ModelShape
 from megatron_distill.config.run import Layout
 
-from .norms import LayerNorm
-from .palm_block import PalmBlock
+from .families import find_family
+from .norms import LayerNorm, RMSNorm
 from .rotary import RotaryTable
+
+RESIDUAL_OUTPUTS = ("linear_out", "linear_proj", "linear_fc2")
+"""Matrices whose product is added to the residual stream."""
+_NEVER = -1e4
+"""Logit of a row that only pads the vocabulary: exp of it is 0, and no difference of such logits overflows."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,11 @@ def transformer_config(shape: ModelShape, num_layers: int, layout: Layout, optio
         hidden_size=shape.hidden_size,
         ffn_hidden_size=shape.ffn_hidden_size,
         num_attention_heads=shape.num_attention_heads,
+        num_query_groups=shape.num_query_groups,
         kv_channels=shape.head_dim,
-        gated_linear_unit=True,
+        gated_linear_unit=shape.block is None or shape.block.gated,
         add_bias_linear=shape.add_bias_linear,
-        qk_layernorm=shape.qk_layernorm == "per-head",
+        qk_layernorm=shape.qk_layernorm == "per-head" if shape.block is None else shape.block.qk_norm,
         layernorm_epsilon=shape.norm_epsilon,
         hidden_dropout=0.0,
         attention_dropout=0.0,
@@ -85,30 +91,57 @@ class Decoder(GPTModel):
     def __init__(self, shape: ModelShape, layers: tuple[int, ...], layout: Layout, options: BuildOptions) -> None:
         rank = parallel_state.get_pipeline_model_parallel_rank()
         self_layers = stage_layers(layers, layout.pipeline, rank)
-        specs = [
-            ModuleSpec(module=PalmBlock, params={"index": i, "attention_backend": options.attention_backend})
-            for i in self_layers
-        ]
+        layer, block = find_family(shape.family).layer, shape.block
+        common = {"attention_backend": options.attention_backend} | ({} if block is None else {"block": block})
+        specs = [ModuleSpec(module=layer, params={"index": i} | common) for i in self_layers]
+        norm = RMSNorm if block is not None and block.norm == "rmsnorm" else LayerNorm
+        rotary_dim = shape.head_dim if block is None else block.rotary_dim
+        self.position_offset = 0 if block is None else block.position_offset
         super().__init__(
             config=transformer_config(shape, len(layers), layout, options),
-            transformer_layer_spec=TransformerBlockSubmodules(layer_specs=specs, layer_norm=LayerNorm),
+            transformer_layer_spec=TransformerBlockSubmodules(layer_specs=specs, layer_norm=norm),
             vocab_size=shape.padded_vocab_size,
-            max_sequence_length=shape.max_position_embeddings,
+            max_sequence_length=shape.max_position_embeddings + self.position_offset,
             pre_process=rank == 0,
             post_process=rank == layout.pipeline - 1,
-            position_embedding_type="rope",
+            position_embedding_type="rope" if rotary_dim else "learned_absolute",
             rotary_base=shape.rotary_base,
-            share_embeddings_and_output_weights=True,
+            share_embeddings_and_output_weights=shape.tied,
         )
-        self.rotary_pos_emb = RotaryTable(shape.head_dim, shape.rotary_base, cp_group=self.pg_collection.cp)
+        if rotary_dim:
+            self.rotary_pos_emb = RotaryTable(
+                rotary_dim,
+                shape.rotary_base,
+                cp_group=self.pg_collection.cp,
+                rope_scaling=block is not None and block.rotary_scaling != 1,
+                rope_scaling_factor=1.0 if block is None else block.rotary_scaling,
+            )
         self.shape = shape
         self.layer_indices = self_layers
         for position, layer in enumerate(self.decoder.layers):
             layer.layer_number = position + 1
+        if block is not None and self.post_process and shape.padded_vocab_size > shape.vocab_size:
+            self.output_layer.register_forward_hook(self._mask_padding)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """megatron-core's forward: [batch, seq] ids and positions to losses or logits; OPT counts positions from 2."""
+        if self.position_offset and position_ids is not None:
+            position_ids = position_ids + self.position_offset
+        return super().forward(input_ids, position_ids, *args, **kwargs)
+
+    def _mask_padding(self, module: nn.Module, inputs: Any, output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
+        """Public models know nothing of rows that pad the vocabulary, so these must not count in the softmax."""
+        logits, bias = output
+        width = logits.shape[-1]
+        first = parallel_state.get_tensor_model_parallel_rank() * width
+        if first + width <= self.shape.vocab_size:
+            return output
+        padding = torch.arange(first, first + width, device=logits.device) >= self.shape.vocab_size
+        return logits.masked_fill(padding, _NEVER), bias
 
     def original_name(self, name: str) -> str:
         """A parameter's name with the original index of its layer, and one name for the tied embedding."""
-        if name.startswith("output_layer."):
+        if name.startswith("output_layer.") and self.shape.tied:
             return "embedding.word_embeddings.weight"
         head, found, rest = name.partition("decoder.layers.")
         if not found:
@@ -154,7 +187,7 @@ def initialise(model: Decoder, seed: int) -> None:
             parameter.zero_()
         else:
             std = shape.init_method_std
-            if "linear_out" in name:
+            if any(part in name for part in RESIDUAL_OUTPUTS):
                 std /= math.sqrt(2 * shape.num_layers)
             parameter.copy_(_draw(parameter, f"{seed}:{model.original_name(name)}", std, rank, model.config))
 

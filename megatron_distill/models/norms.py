@@ -35,6 +35,20 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) times a weight, over the last dimension (arXiv:1910.07467)."""
+
+    def __init__(self, config: Any, hidden_size: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype, device=_device()))
+        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` normalised; [..., hidden] to [..., hidden], statistics in fp32."""
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
 class QueryKeyNorm(nn.Module):
     """QK-LayerNorm over the full width of all heads, as in the paper's models (weight and bias, heads split over TP).
 

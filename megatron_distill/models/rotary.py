@@ -12,7 +12,7 @@ from torch import Tensor
 class RotaryTable(RotaryEmbedding):
     """Cosines and sines for all positions, made once for each length instead of in every layer of every step."""
 
-    def __init__(self, head_dim: int, base: int, **options: Any) -> None:
+    def __init__(self, head_dim: int, base: float, **options: Any) -> None:
         super().__init__(kv_channels=head_dim, rotary_percent=1.0, rotary_base=base, **options)
         self._tables: dict[tuple[int, torch.device], Tensor] = {}
 

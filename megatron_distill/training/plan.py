@@ -131,6 +131,7 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         sample_order=_sample_order(config, total),
     )
     _check_stages(plan)
+    _check_model(plan)
     _check_data(plan)
     if own is not None:
         _check_resumed(plan, own, run)
@@ -141,9 +142,16 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
 
 def _shape(config: RunConfig, source: Manifest | None, where: str) -> ModelShape:
     vocab = vocab_size(config.data.tokenizer) if config.data.tokenizer else None
-    asked = any(getattr(config.model, f.name) != f.default for f in fields(ModelConfig))
+    # How long sequences may get is no property of the weights.
+    flags = [f for f in fields(ModelConfig) if f.name != "max_position_embeddings"]
+    asked = next((f.name for f in flags if getattr(config.model, f.name) != f.default), None)
     if source is None:
         return config.model.shape(vocab)
+    if asked and source.shape.block is not None:
+        raise ConfigError(
+            f"--{asked.replace('_', '-')} does not go with {where}, a {source.shape.family} model that says itself what "
+            "it is; leave it out"
+        )
     if asked:
         shape = config.model.shape(vocab or source.shape.vocab_size)
         check_same_model(source, shape, where)
@@ -212,6 +220,20 @@ def _check_stages(plan: RunPlan) -> None:
                 f"{count} layers{when} must be a multiple of --pipeline-model-parallel-size {stages}; "
                 "change one of them"
             )
+
+
+def _check_model(plan: RunPlan) -> None:
+    shape, tp, seq = plan.shape, plan.layout.tensor, plan.config.data.seq_length
+    if shape.num_query_groups % tp:
+        raise ConfigError(
+            f"the {shape.num_query_groups} key and value heads of the model must be a multiple of "
+            f"--tensor-model-parallel-size {tp}, because each rank holds whole groups of heads"
+        )
+    if shape.block is not None and not shape.block.rotary_dim and seq > shape.max_position_embeddings:
+        raise ConfigError(
+            f"--seq-length {seq} must be at most {shape.max_position_embeddings}, the positions that the model of "
+            f"{plan.config.checkpoint.load} has learned"
+        )
 
 
 def _sample_order(config: RunConfig, total_iters: int) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from megatron_distill.config.model import ModelConfig
+from megatron_distill.config.model import ModelConfig, ModelShape
+from tests.support.public_models import public_shape
 from tests.support.worlds import student_world
 
 LAYOUTS = {  # name: (ranks, tp, pp, sequence parallel)
@@ -19,6 +20,18 @@ LAYOUTS = {  # name: (ranks, tp, pp, sequence parallel)
     "pp2": (2, 1, 2, False),
     "tp2-pp2-sp": (4, 2, 2, True),
 }
+
+
+FLAVOURS = ["palm-tiny", "palm-tiny-paper"]
+FAMILIES = ["llama-biases", "qwen3", "gpt2", "opt", "gpt_neox"]
+"""Between them: grouped queries, tied and untied tables, biases, both norms, QK-norm, both kinds of positions, padding
+of the vocabulary, both kinds of residual."""
+FEW_LAYOUTS = ["tp2", "tp2-sp", "pp2"]
+
+
+def shape_of(flavour: str) -> ModelShape:
+    """Of one of the papers' models, or of a public one."""
+    return ModelConfig(model=flavour, vocab_size=200).shape() if flavour in FLAVOURS else public_shape(flavour)
 
 
 def loss_and_gradients(flavour: str, tp: int, pp: int, sp: bool) -> dict[str, torch.Tensor]:
@@ -33,7 +46,7 @@ def loss_and_gradients(flavour: str, tp: int, pp: int, sp: bool) -> dict[str, to
     from megatron_distill.optim.build import wrap_ddp
     from megatron_distill.parallel.worlds import job_size
 
-    shape = ModelConfig(model=flavour, vocab_size=200).shape()
+    shape = shape_of(flavour)
     layout = Layout(tensor=tp, pipeline=pp, data=job_size() // (tp * pp), num_microbatches=2)
     options = BuildOptions(dtype=torch.float32, attention_backend="sdpa", sequence_parallel=sp)
     model = build_decoder(shape, tuple(range(shape.num_layers)), layout, options)
@@ -50,7 +63,7 @@ def loss_and_gradients(flavour: str, tp: int, pp: int, sp: bool) -> dict[str, to
             parameter.data += noise
     ddp = wrap_ddp(model, ParallelConfig())
     assert model.config.finalize_model_grads_func is finalize_model_grads
-    ids = torch.randint(0, 200, (2, 2, 17), generator=generator)
+    ids = torch.randint(0, shape.vocab_size, (2, 2, 17), generator=generator)
     batches = iter(ids)
 
     def forward(data, wrapped):  # type: ignore[no-untyped-def]
@@ -102,13 +115,15 @@ def write_for(rank: int, tmp_path: Path, flavour: str, tp: int, pp: int, sp: boo
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
-    """Both flavours on one rank."""
+    """Every model on one rank."""
     folder = tmp_path_factory.mktemp("alone")
-    return {f: on_ranks(1, folder / f, f, 1, 1, False) for f in ("palm-tiny", "palm-tiny-paper")}
+    return {f: on_ranks(1, folder / f, f, 1, 1, False) for f in (*FLAVOURS, *FAMILIES)}
 
 
-@pytest.mark.parametrize("flavour", ["palm-tiny", "palm-tiny-paper"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "flavour"),
+    [(layout, f) for layout in LAYOUTS for f in FLAVOURS] + [(layout, f) for layout in FEW_LAYOUTS for f in FAMILIES],
+)
 def test_loss_and_gradients_equal_those_of_one_rank(
     layout: str, flavour: str, alone: dict[str, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from megatron_distill.config.flags import parse
 from megatron_distill.config.run import RunConfig
 from megatron_distill.training.plan import RunPlan, make_plan
 from tests.support.corpora import write_corpus
+from tests.support.public_models import save_public_model
 from tests.support.runs import MODEL, SMALL
 
 PAPER = ["--model", "palm-300m-paper", "--seq-length", 2048, "--global-batch-size", 1024, "--nominal-tokens"]
@@ -149,3 +150,38 @@ def test_a_small_corpus_is_searched_for_tokens_the_model_does_not_know(tmp_path:
     corpus = write_corpus(tmp_path / "text")
     with pytest.raises(ConfigError, match="--valid-data-path .*valid has token 69, but the model knows only 60"):
         on_data(tmp_path / "run", corpus, "--train-iters", 5, "--valid-data-path", valid)
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a GPT-2 and a Llama, as from-hf writes them."""
+    from megatron_distill.checkpoint.from_hf import import_model
+
+    folder = tmp_path_factory.mktemp("public")
+    for name in ("gpt2", "llama"):
+        import_model(save_public_model(name, folder / f"{name}-hf"), folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "says"),
+    [
+        ("llama", ("--tensor-model-parallel-size", 4), "the 2 key and value heads of the model must be a multiple of"),
+        ("gpt2", ("--seq-length", 65), "--seq-length 65 must be at most 64, the positions that the model of"),
+        ("llama", ("--num-layers", 4), "--num-layers does not go with .*, a llama model that says itself what it is"),
+    ],
+)
+def test_what_a_public_model_cannot_do(
+    name: str, flags: tuple[object, ...], says: str, public: Path, tmp_path: Path
+) -> None:
+    common = ["--seq-length", 32, "--global-batch-size", 4, "--train-iters", 5, "--load", public / name]
+    with pytest.raises(ConfigError, match=says):
+        plan(tmp_path / "run", *common, *flags, world_size=4)
+
+
+def test_a_public_model_is_planned_as_what_it_is(public: Path, tmp_path: Path) -> None:
+    flags = ["--seq-length", 128, "--max-position-embeddings", 4096, "--global-batch-size", 4, "--train-iters", 5]
+    found = plan(tmp_path / "run", *flags, "--load", public / "llama", "--tensor-model-parallel-size", 2, world_size=2)
+    assert (found.shape.family, found.initial_layers) == ("llama", (0, 1, 2, 3))
+    attention, mlp = 64 * 16 * (2 * 4 + 2 * 2), 3 * 64 * 104
+    assert found.shape.num_parameters() == 4 * (attention + mlp + 2 * 64) + 2 * 128 * 64 + 64

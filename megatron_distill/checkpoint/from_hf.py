@@ -1,0 +1,129 @@
+"""Public models as our checkpoints: read tensor by tensor, renamed by the family's rules, written tensor by tensor."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from megatron_distill.config.error import ConfigError
+from megatron_distill.models.families.hf_config import HFConfig
+from megatron_distill.models.families.registry import Family, find_model_type
+
+from .hf_folder import HFWeights
+from .manifest import Manifest
+from .native import publish_weights
+from .stream import write_checkpoint
+
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"),
+)
+"""What a tokenizer may consist of; none of it is code."""
+_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float32}
+"""What weights become; fp16 is widened, because neither bf16 nor training in fp16 would keep it."""
+
+
+class Source:
+    """A Hugging Face model, understood and found complete, none of its weights read yet.
+
+    Raises:
+        ConfigError: no model, one that no family reads, or weights that are not what its config.json says.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ConfigError(f"there is no folder {folder}")
+        config = HFConfig.read(folder)
+        self.family: Family = find_model_type(config.values["model_type"], config.where)
+        self.shape = self.family.read_config(config)
+        self.layers = tuple(range(self.shape.num_layers))
+        self.rules = {rule.ours: rule for rule in self.family.rules(self.shape, self.layers)}
+        self.weights = HFWeights(folder)
+        self._names = self._find_names()
+        self.dtype = self._check_tensors()
+        """Of our checkpoint: that of the weights, fp32 if they are of several."""
+
+    def read(self, ours: str) -> Tensor:
+        """One tensor of ours, whole, made of theirs."""
+        rule = self.rules[ours]
+        return rule.join(*(self.weights.read(self._names[name]).to(self.dtype) for name in rule.theirs))
+
+    def _check_tensors(self) -> torch.dtype:
+        found = set()
+        for rule in self.rules.values():
+            for name, wanted in rule.theirs.items():
+                kind, shape = self.weights.describe(self._names[name])
+                where = f"{self.weights.folder}: {name}"
+                if shape != wanted:
+                    raise ConfigError(
+                        f"{where} has shape {list(shape)}, but by config.json it must have {list(wanted)}"
+                    )
+                if kind not in _TYPES:
+                    raise ConfigError(f"{where} is of type {kind}; known: {', '.join(_TYPES)}, and no quantised ones")
+                found.add(_TYPES[kind])
+        return found.pop() if len(found) == 1 else torch.float32
+
+    def _find_names(self) -> dict[str, str]:
+        """The folder's name of every tensor that is needed; old folders leave out the base model's prefix."""
+        there = self.weights.names()
+        found: dict[str, str] = {}
+        for rule in self.rules.values():
+            for name in rule.theirs:
+                short = name.removeprefix(self.family.prefix)
+                if name not in there and short not in there:
+                    raise ConfigError(f"{self.weights.folder} lacks the tensor {name} of a {self.family.architecture}")
+                found[name] = name if name in there else short
+        unknown = sorted(n for n in there - set(found.values()) if not self._may_be_ignored(n))
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if unknown[1:] else ""
+            raise ConfigError(
+                f"{self.weights.folder} has the tensor {unknown[0]}{more}, for which a {self.family.architecture} "
+                "with this config.json has no place"
+            )
+        return found
+
+    def _may_be_ignored(self, name: str) -> bool:
+        copy_of_table = self.shape.tied and name in ("lm_head.weight", "embed_out.weight")
+        return copy_of_table or name.endswith(self.family.ignored)
+
+
+def import_model(folder: Path, out: Path) -> Path:
+    """Write a Hugging Face model as a run folder with one checkpoint, from which runs start with `--load`.
+
+    Returns the checkpoint's folder.
+
+    Raises:
+        ConfigError: nothing that can be read, or `out` is in use.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} exists already; give a folder that does not")
+    source = Source(folder)
+    tokenizer = _copy_tokenizer(folder, out / "tokenizer")
+    manifest = Manifest(
+        iteration=0,
+        consumed_samples=0,
+        consumed_tokens=0,
+        shape=source.shape,
+        layers=source.layers,
+        trainable_layers=(),
+        optimizer="none",
+        dtype=str(source.dtype).removeprefix("torch."),
+        tokenizer=tokenizer,
+    )
+    shapes = {rule.ours: rule.shape for rule in source.rules.values()}
+    return publish_weights(out, manifest, lambda partial: write_checkpoint(partial, shapes, source.dtype, source.read))
+
+
+def _copy_tokenizer(folder: Path, out: Path) -> str | None:
+    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not files:
+        return None
+    out.mkdir(parents=True)
+    for file in files:
+        shutil.copyfile(file, out / file.name)
+    names = {file.name for file in files}
+    model = "tokenizer.model" if "tokenizer.json" not in names and "tokenizer.model" in names else ""
+    return str((out / model).resolve())
