@@ -149,8 +149,8 @@ def _shape(config: RunConfig, source: Manifest | None, where: str) -> ModelShape
         return config.model.shape(vocab)
     if asked and source.shape.block is not None:
         raise ConfigError(
-            f"--{asked.replace('_', '-')} does not go with {where}, a {source.shape.family} model that says itself what "
-            "it is; leave it out"
+            f"--{asked.replace('_', '-')} does not go with {where}, a {source.shape.family} model that says itself "
+            "what it is; leave it out"
         )
     if asked:
         shape = config.model.shape(vocab or source.shape.vocab_size)

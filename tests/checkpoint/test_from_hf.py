@@ -184,12 +184,13 @@ def test_what_exists_is_not_overwritten(saved: Path, tmp_path: Path) -> None:
 
 def losses_under_tensor_parallelism(rank: int, name: str, tmp_path: Path) -> None:
     """Rows that pad the vocabulary count for nothing: the losses of two ranks are those of transformers on one."""
+    from transformers import AutoModelForCausalLM
+
     from megatron_distill.checkpoint.manifest import find_checkpoint, read_manifest
     from megatron_distill.checkpoint.native import load_checkpoint
     from megatron_distill.config.run import Layout
     from megatron_distill.models.build import BuildOptions, build_decoder
     from tests.support.worlds import student_world
-    from transformers import AutoModelForCausalLM
 
     folder = find_checkpoint(tmp_path / "ours")
     manifest = read_manifest(folder)
