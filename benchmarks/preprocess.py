@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from measure import report  # noqa: E402
 
-from megatron_distill.data.encode import load_fast  # noqa: E402
+from megatron_distill.data.prepare.encode import load_fast  # noqa: E402
 from megatron_distill.data.tokenizer import load_tokenizer  # noqa: E402
 
 LIBRARY = {
@@ -160,11 +161,10 @@ def cpu_seconds() -> float:
 def memory(process: psutil.Process) -> int:
     """Bytes that a process and its children hold; what they share counts once."""
     total = 0
-    try:
+    with suppress(psutil.NoSuchProcess):  # all have just ended
         for member in [process, *process.children(recursive=True)]:
-            total += member.memory_full_info().pss
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        pass  # one has just ended
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # this one has; the others still count
+                total += member.memory_full_info().pss
     return total
 
 

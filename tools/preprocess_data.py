@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data.encode import FAST
-from megatron_distill.data.preprocess import Outcome, Request, preprocess
+from megatron_distill.data.prepare.encode import FAST
+from megatron_distill.data.prepare.preprocess import Outcome, Request, preprocess
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data.corpus import expand, read_documents
+from megatron_distill.data.prepare.corpus import expand, read_documents
 from megatron_distill.data.whole_file import written_whole
 
 END = "<|endoftext|>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,6 @@ def locked(run: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             raise ConfigError(f"another run is writing to {run}; wait for its end or give another --save") from error
-        except OSError:
-            pass  # a file system without locks
+        except OSError as error:
+            print(f"{run} cannot be locked ({error.strerror}): see that no other run writes there", file=sys.stderr)
         yield

@@ -37,7 +37,7 @@ def flags(shards: list[Path], tokenizer: Path, prefix: Path, *more: object) -> l
 def start(*arguments: object) -> subprocess.Popen[str]:
     """The tool, with processes for as little text as there is here."""
     code = (
-        "import runpy; from megatron_distill.data import crew; crew.WORKER_BYTES = 1; "
+        "import runpy; from megatron_distill.data.prepare import crew; crew.WORKER_BYTES = 1; "
         f"runpy.run_path({str(ROOT / 'tools' / 'preprocess_data.py')!r}, run_name='__main__')"
     )
     command = [sys.executable, "-c", code, *map(str, arguments)]
@@ -133,8 +133,8 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(
 
 def test_starting_imports_nothing_large() -> None:
     code = (
-        "import sys; sys.path.insert(0, 'tools'); import preprocess_data; import megatron_distill.data.worker; "
-        "from megatron_distill.data.encode import find_gigatoken; find_gigatoken(); "
+        "import sys; sys.path.insert(0, 'tools'); import preprocess_data; import megatron_distill.data.prepare.worker; "
+        "from megatron_distill.data.prepare.encode import find_gigatoken; find_gigatoken(); "
         "print([m for m in ('torch', 'transformers', 'megatron', 'awkward', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=ROOT)

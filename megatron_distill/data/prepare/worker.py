@@ -1,4 +1,4 @@
-"""A process that makes parts: `python -m megatron_distill.data.worker`, started by `crew.py` and by nobody else.
+"""A process that makes parts: `python -m megatron_distill.data.prepare.worker`, started by `crew.py` and nobody else.
 
 It reads JSON lines on standard input, first the recipe and then a job at a time, and writes JSON lines on standard
 output. Tokens never pass between processes, and neither torch nor anything else large is imported.
@@ -18,10 +18,10 @@ from typing import Any
 
 from megatron_distill.config.error import ConfigError
 
+from ..tokenizer import load_tokenizer
 from .part_maker import Job, PartMaker
 from .parts import PartFiles, Recipe
 from .pieces import Piece
-from .tokenizer import load_tokenizer
 
 
 def main() -> None:

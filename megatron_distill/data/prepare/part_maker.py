@@ -9,6 +9,7 @@ import numpy as np
 
 from megatron_distill.config.error import ConfigError
 
+from ..tokenizer import Tokenizer
 from .compressed import Damaged
 from .corpus import BadLine, is_blank, whole_text
 from .encode import Encoder, IdsDiffer
@@ -16,7 +17,6 @@ from .forms import Form, Plain
 from .instructions import Instructions
 from .parts import PartFiles, PartWriter, Recipe, Record
 from .pieces import Block, Piece, first_line_of, read_blocks
-from .tokenizer import Tokenizer
 
 KEPT_PLACES = 10
 """Bad lines of a part that are named."""

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data import compressed, pieces
-from megatron_distill.data.pieces import Piece, cut, first_line_of, read_blocks
+from megatron_distill.data.prepare import compressed, pieces
+from megatron_distill.data.prepare.pieces import Piece, cut, first_line_of, read_blocks
 
 
 def numbered_lines(path: Path) -> list[tuple[int, bytes]]:

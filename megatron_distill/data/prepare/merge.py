@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .index_file import DTYPES, StoredTables, write_index
+from ..index_file import DTYPES, StoredTables, write_index
+from ..whole_file import partial_path
 from .parts import PartFiles, Record, sync, write_json
-from .whole_file import partial_path
 
 NOT_HERE = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF}
 """What the kernel says when a file system does not copy by itself."""

@@ -16,9 +16,9 @@ from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 from numpy.typing import NDArray
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data import compressed, crew, encode, pieces
 from megatron_distill.data.indexed import IndexedCorpus
-from megatron_distill.data.preprocess import Outcome, Request, preprocess
+from megatron_distill.data.prepare import compressed, crew, encode, pieces
+from megatron_distill.data.prepare.preprocess import Outcome, Request, preprocess
 from megatron_distill.data.tokenizer import load_tokenizer
 
 MakeRequest = Callable[..., Request]

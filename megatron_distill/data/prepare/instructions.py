@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from megatron_distill.config.error import ConfigError
 
+from ..index_file import DTYPES, StoredTables
 from .corpus import BadLine, row_of, text_field
 from .encode import Encoder
 from .forms import Documents
-from .index_file import DTYPES, StoredTables
 
 WITHOUT_INPUT = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import zstandard
 
-from megatron_distill.data.compressed import Damaged, Source, source_of
+from megatron_distill.data.prepare.compressed import Damaged, Source, source_of
 
 TEXT = b"".join(b"%d %d\n" % (i, random.Random(i).getrandbits(40)) for i in range(20_000))
 PACK: dict[str, Callable[[bytes], bytes]] = {

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data import crew
-from megatron_distill.data.crew import Worker, make_parts
-from megatron_distill.data.part_maker import Job
-from megatron_distill.data.parts import PartFiles, Recipe
-from megatron_distill.data.pieces import Piece
+from megatron_distill.data.prepare import crew
+from megatron_distill.data.prepare.crew import Worker, make_parts
+from megatron_distill.data.prepare.part_maker import Job
+from megatron_distill.data.prepare.parts import PartFiles, Recipe
+from megatron_distill.data.prepare.pieces import Piece
+from megatron_distill.data.prepare.worker import decode_job, encode_job
 from megatron_distill.data.tokenizer import load_tokenizer
-from megatron_distill.data.worker import decode_job, encode_job
 
 
 @pytest.fixture

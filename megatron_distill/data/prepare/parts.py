@@ -17,10 +17,10 @@ import numpy as np
 
 from megatron_distill.config.error import ConfigError
 
+from ..index_file import HeldTables, StoredTables, write_index
+from ..whole_file import partial_path
 from .forms import Documents
-from .index_file import HeldTables, StoredTables, write_index
 from .pieces import Piece
-from .whole_file import partial_path
 
 FORMAT = 1
 """Another value makes parts of older versions of this program worthless."""

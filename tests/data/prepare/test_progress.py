@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from megatron_distill.data import progress
-from megatron_distill.data.progress import ProgressLine
+from megatron_distill.data.prepare import progress
+from megatron_distill.data.prepare.progress import ProgressLine
 
 
 class Terminal(io.StringIO):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
+from ..tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
 
 FAST = "gigatoken"
 FIRST_CHARACTERS = 10_000
@@ -136,8 +136,8 @@ def load_fast(tokenizer: Tokenizer) -> tuple[Fast | None, str]:
             loaded = gigatoken.Tokenizer.from_json(tokenizer.to_json())
         else:
             loaded = gigatoken.Tokenizer.from_sentencepiece(tokenizer.path)
-    except (ValueError, RuntimeError, NotImplementedError, KeyError):
-        return None, "gigatoken does not know this kind of tokenizer"
+    except (ValueError, RuntimeError, NotImplementedError, KeyError) as error:  # kinds that it does not know
+        return None, f"gigatoken cannot load this tokenizer ({error})"
     return loaded.backend, ""
 
 

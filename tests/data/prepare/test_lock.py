@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data import lock
-from megatron_distill.data.lock import only_writer
+from megatron_distill.data.prepare import lock
+from megatron_distill.data.prepare.lock import only_writer
 
 
 def test_the_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

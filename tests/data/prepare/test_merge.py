@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megatron_distill.data import merge as merge_module
-from megatron_distill.data.forms import Documents
 from megatron_distill.data.indexed import IndexedCorpus
-from megatron_distill.data.merge import Merge
-from megatron_distill.data.parts import PartFiles, PartWriter, Record
+from megatron_distill.data.prepare import merge as merge_module
+from megatron_distill.data.prepare.forms import Documents
+from megatron_distill.data.prepare.merge import Merge
+from megatron_distill.data.prepare.parts import PartFiles, PartWriter, Record
 
 PARTS = [[[1, 2, 3]], [[4], [5, 6]], [], [[7, 8]]]
 SEAL = {"key": "of this corpus"}

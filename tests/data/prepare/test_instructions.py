@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data.corpus import BadLine
-from megatron_distill.data.instructions import InstructionCorpus, Instructions, prompt_of
+from megatron_distill.data.prepare.corpus import BadLine
+from megatron_distill.data.prepare.instructions import InstructionCorpus, Instructions, prompt_of
 from megatron_distill.data.tokenizer import load_tokenizer
 from tests.support.tools import refusal, run_tool
 

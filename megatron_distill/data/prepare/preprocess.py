@@ -16,16 +16,16 @@ from pathlib import Path
 
 from megatron_distill.config.error import ConfigError
 
+from ..index_file import token_dtype
+from ..tokenizer import Tokenizer, fingerprint, load_tokenizer
 from .corpus import expand
 from .crew import make_parts
-from .index_file import token_dtype
 from .lock import only_writer
 from .merge import Merge, remove
 from .part_maker import KEPT_PLACES, Job
 from .parts import PartFiles, Recipe, Record
 from .pieces import cut
 from .progress import ProgressLine
-from .tokenizer import Tokenizer, fingerprint, load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 from megatron_distill.config.error import ConfigError
 
+from ..tokenizer import Tokenizer
 from .part_maker import Job, PartMaker
 from .parts import Recipe, Record
-from .tokenizer import Tokenizer
 from .worker import encode_job
 
 WORKER_BYTES = 64 << 20
@@ -81,7 +81,7 @@ class Worker:
         root = str(Path(__file__).parents[2])
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "megatron_distill.data.worker"],
+            [sys.executable, "-m", "megatron_distill.data.prepare.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,  # what a dead worker did not take must not come up again when its pipe is closed

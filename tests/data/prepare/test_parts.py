@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data.forms import Documents
-from megatron_distill.data.parts import PartFiles, PartWriter, Recipe, Record
-from megatron_distill.data.pieces import Piece
+from megatron_distill.data.prepare.forms import Documents
+from megatron_distill.data.prepare.parts import PartFiles, PartWriter, Recipe, Record
+from megatron_distill.data.prepare.pieces import Piece
 
 RECIPE = Recipe(
     tokenizer="tokenizer.json",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data.corpus import expand, read_documents
+from megatron_distill.data.prepare.corpus import expand, read_documents
 
 TEXTS = ["one", "zwei\nZeilen", "", "日本 😀", "tab\tand \u2028 and \x00", '"quoted" \\ back']
 
