@@ -71,13 +71,13 @@ def sides(seq: int) -> dict[str, Callable[[], None]]:
     def minilm() -> None:
         compare = {"relation_heads": HEADS, "group": None}
         qk = relation_loss((q, k), (tq, tk), mask, **compare)
-        finish(qk.sum + relation_loss((v, v), (tv, tv), mask, **compare).sum)
+        finish(qk + relation_loss((v, v), (tv, tv), mask, **compare))
 
     def minilm_peer() -> None:
         finish(plain_relation((q, k), (tq, tk)) + plain_relation((v, v), (tv, tv)))
 
     def attention() -> None:
-        finish(attention_score_loss((q, k), (tq, tk), mask, group=None).sum)
+        finish(attention_score_loss((q, k), (tq, tk), mask, group=None))
 
     def attention_peer() -> None:
         past = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril()

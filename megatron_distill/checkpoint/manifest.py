@@ -38,6 +38,8 @@ class Manifest:
     """What the loop counts: FLOPs so far, skipped steps, seconds."""
     sample_order: dict[str, Any] = field(default_factory=dict)
     """What fixes which sample comes when: a run that goes on must have the same."""
+    objective: str = ""
+    """What it learns from which teacher, in words: a run that goes on must do the same."""
     tokenizer: str | None = None
     """The tokenizer's file, copied into the run folder."""
     files: dict[str, int] = field(default_factory=dict)

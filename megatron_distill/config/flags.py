@@ -105,7 +105,8 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _declare(parser: argparse.ArgumentParser, config_class: type, prefix: str) -> None:
-    title = f"{prefix} {config_class.__name__.removesuffix('Config').lower()}".strip()
+    title = config_class.__name__.removesuffix("Config").lower()
+    title = title if prefix in ("", title) else f"{prefix} {title}"
     group = parser.add_argument_group(title, inspect.getdoc(config_class))
     types_of, help_of = typing.get_type_hints(config_class), field_docs(config_class)
     for field in dataclasses.fields(config_class):

@@ -2,6 +2,9 @@
 arXiv:1909.10351, Eq. 7).
 
     S = Q K^T / sqrt(d_h)        loss = mean over batch, heads and causal entries of (S_student - S_teacher)^2
+
+As a sum over tokens: a query's share is the sum over its past and the heads, divided by the heads and by the entries
+that a query has on average, (seq + 1) / 2.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.model import ModelShape
+from megatron_distill.tap import Tap
 
-from .base import LossInputs, LossTerm, Tap, loss
+from .base import LossInputs, loss
 from .causal_pairs import CausalPairs, causal_pair_sum
 from .collectives import size_of, total_over
 
@@ -26,8 +31,8 @@ def attention_score_loss(
     mask: Tensor,
     *,
     group: dist.ProcessGroup | None,
-) -> LossTerm:
-    """Sum over heads and causal entries of counted queries of squared differences, and how many entries there are.
+) -> Tensor:
+    """Sum over counted queries of their share in the mean over causal entries of squared differences.
 
     Args:
         student, teacher: queries and keys, each [seq, batch, heads of this rank, head dim].
@@ -45,8 +50,7 @@ def attention_score_loss(
         )
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in student)
     part = causal_pair_sum(student, CausalPairs(teacher, mask, heads, _squared_difference, trains))
-    pasts = torch.arange(1, len(mask) + 1, device=mask.device).unsqueeze(1)
-    return LossTerm(total_over(group, part), (mask * pasts).sum() * heads * size_of(group))
+    return total_over(group, part) / (heads * size_of(group) * (len(mask) + 1) / 2)
 
 
 def _squared_difference(student: Tensor, teacher: Tensor, future: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,19 +63,30 @@ def _squared_difference(student: Tensor, teacher: Tensor, future: Tensor) -> tup
 class AttentionScores:
     """The scores of every layer that the student holds."""
 
+    components = ("attention",)
+
+    def check(self, student: ModelShape, teacher: ModelShape) -> None:
+        """Raise ConfigError where the numbers of heads differ."""
+        if student.num_attention_heads != teacher.num_attention_heads:
+            raise ConfigError(
+                f"--loss attention-scores needs as many attention heads in both models: the teacher has "
+                f"{teacher.num_attention_heads}, the student {student.num_attention_heads}"
+            )
+
     def taps(self, layers: Sequence[int]) -> tuple[Tap, ...]:
         """Queries and keys of every layer."""
         return tuple(Tap(kind, layer) for layer in layers for kind in ("queries", "keys"))
 
-    def __call__(self, inputs: LossInputs) -> dict[str, LossTerm]:
-        """A component for each layer, such as `attention.3`."""
-        pairs = {layer: (Tap("queries", layer), Tap("keys", layer)) for layer in inputs.layers}
-        return {
-            f"attention.{layer}": attention_score_loss(
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
+        """Component `attention`, the sum over layers."""
+        pairs = [(Tap("queries", layer), Tap("keys", layer)) for layer in inputs.layers]
+        parts = [
+            attention_score_loss(
                 (inputs.student[q], inputs.student[k]),
                 (inputs.teacher[q], inputs.teacher[k]),
                 inputs.mask,
                 group=inputs.group,
             )
-            for layer, (q, k) in pairs.items()
-        }
+            for q, k in pairs
+        ]
+        return {"attention": torch.stack(parts).sum()}

@@ -10,28 +10,16 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
 
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.model import ModelShape
+from megatron_distill.tap import Tap
 
 from .teacher_signal import Teacher
-
-
-class Tap(NamedTuple):
-    """A tensor inside a model that a loss needs."""
-
-    kind: str
-    """queries, keys, values: [seq, batch, heads of this rank, head dim], after norms and rotation; hidden: the residual
-    stream after a layer, [seq (of this rank, with sequence parallelism), batch, hidden]; embedding: the table,
-    [vocab of this rank, hidden]; attention_output [seq, batch, heads of this rank,
-    head dim], before the output projection; final_hidden [seq, batch, hidden], gathered if it was split, in a way that
-    reduce-scatters its gradient; output_weight [vocab of this rank, hidden]."""
-    layer: int | None = None
-    """Number of the layer in the model that was pretrained, which pruning does not change: a student's layer and the
-    teacher's it came from have the same."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +27,7 @@ class LossInputs:
     """One micro-batch, as the ranks of a tensor-parallel group see it."""
 
     layers: tuple[int, ...]
-    """The student's layers on this pipeline stage, as numbers in the model that was pretrained."""
+    """Layers of the student to compare: some or all of those that the loss taps."""
     student: Mapping[Tap, Tensor]
     teacher: Mapping[Tap, Tensor]
     labels: Tensor
@@ -54,24 +42,23 @@ class LossInputs:
     """What is known of the teacher's logits, for losses on them; tokens in the order of [seq, batch]."""
 
 
-@dataclass(frozen=True)
-class LossTerm:
-    """A sum and what to divide it by, once, after both were added up over micro-batches and data-parallel ranks."""
-
-    sum: Tensor
-    """fp32, without dimensions, the same on every tensor-parallel rank, with gradient."""
-    count: Tensor
-    """Of what `sum` is a sum: tokens, score entries or rows of a table."""
-
-
 class Loss(Protocol):
     """A term of a distillation method."""
 
-    def taps(self, layers: Sequence[int]) -> tuple[Tap, ...]:
-        """What it needs of both models, for a student that holds `layers` (numbers in the pretrained model)."""
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of what it measures, each of which is weighted and normalised by itself."""
 
-    def __call__(self, inputs: LossInputs) -> dict[str, LossTerm]:
-        """Its components by name, for `total.py` to weight. Collective over the tensor-parallel group."""
+    def check(self, student: ModelShape, teacher: ModelShape) -> None:
+        """Raise ConfigError where the models cannot be compared so."""
+
+    def taps(self, layers: Sequence[int]) -> tuple[Tap, ...]:
+        """What it needs of both models, for a student of `layers` (numbers in the pretrained model)."""
+
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
+        """Components by name, each summed over the counted tokens: fp32, without dimensions, the same on every
+        tensor-parallel rank, with gradient. Divided by the tokens of a step they are means, and the parts of a loss on
+        different layers, ranks and micro-batches add up. Collective over the tensor-parallel group."""
 
 
 _LOSSES: dict[str, Callable[..., Loss]] = {}

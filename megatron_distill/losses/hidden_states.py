@@ -10,19 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.model import ModelShape
+from megatron_distill.tap import Tap
 
-from .base import LossInputs, LossTerm, Tap, loss
+from .base import LossInputs, loss
 from .collectives import rank_in, size_of, total_over
 from .squared_error import squared_error_sum
 
 
 def hidden_state_loss(
     student: Tensor, teacher: Tensor, mask: Tensor, *, group: dist.ProcessGroup | None, sequence_parallel: bool
-) -> LossTerm:
+) -> Tensor:
     """Sum over counted tokens of the mean over features of squared differences.
 
     Args:
@@ -41,7 +44,7 @@ def hidden_state_loss(
         )
     own = mask.chunk(size_of(group))[rank_in(group)] if sequence_parallel else mask
     part = squared_error_sum(student, teacher, own)
-    return LossTerm(total_over(group, part) if sequence_parallel else part, mask.sum())
+    return total_over(group, part) if sequence_parallel else part
 
 
 @loss("hidden-states")
@@ -49,15 +52,24 @@ def hidden_state_loss(
 class HiddenStates:
     """The hidden states after every layer that the student holds."""
 
+    components = ("hidden",)
+
+    def check(self, student: ModelShape, teacher: ModelShape) -> None:
+        """Raise ConfigError where the widths differ."""
+        if student.hidden_size != teacher.hidden_size:
+            raise ConfigError(
+                f"--loss hidden-states needs a teacher as wide as the student: its hidden size is "
+                f"{teacher.hidden_size}, the student's {student.hidden_size}"
+            )
+
     def taps(self, layers: Sequence[int]) -> tuple[Tap, ...]:
         """The hidden state after every layer."""
         return tuple(Tap("hidden", layer) for layer in layers)
 
-    def __call__(self, inputs: LossInputs) -> dict[str, LossTerm]:
-        """A component for each layer, such as `hidden.3`."""
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
+        """Component `hidden`, the sum over layers."""
         compare = partial(
             hidden_state_loss, mask=inputs.mask, group=inputs.group, sequence_parallel=inputs.sequence_parallel
         )
-        return {
-            f"hidden.{tap.layer}": compare(inputs.student[tap], inputs.teacher[tap]) for tap in self.taps(inputs.layers)
-        }
+        parts = [compare(inputs.student[tap], inputs.teacher[tap]) for tap in self.taps(inputs.layers)]
+        return {"hidden": torch.stack(parts).sum()}

@@ -20,8 +20,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.model import ModelShape
+from megatron_distill.tap import Tap
 
-from .base import LossInputs, LossTerm, Tap, loss
+from .base import LossInputs, loss
 from .causal_pairs import CausalPairs, causal_pair_sum
 from .collectives import size_of, total_over
 
@@ -33,7 +35,7 @@ def relation_loss(
     *,
     relation_heads: int,
     group: dist.ProcessGroup | None,
-) -> LossTerm:
+) -> Tensor:
     """Sum over counted tokens of the mean over relation heads of KL(teacher's row || student's row).
 
     Args:
@@ -55,7 +57,7 @@ def relation_loss(
             )
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in student)
     part = causal_pair_sum(student, CausalPairs(teacher, mask, relation_heads // ranks, _row_divergence, trains))
-    return LossTerm(total_over(group, part) / relation_heads, mask.sum())
+    return total_over(group, part) / relation_heads
 
 
 def _row_divergence(student: Tensor, teacher: Tensor, future: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,13 +80,29 @@ class MiniLM:
     layer: int = -1
     """Which layer of the student, counted in those it holds; -1: its last."""
 
+    components = ("qk", "vv")
+
+    def check(self, student: ModelShape, teacher: ModelShape) -> None:
+        """Raise ConfigError where the relation heads do not divide a width."""
+        heads = self.relation_heads or student.num_attention_heads
+        for who, model in (("student", student), ("teacher", teacher)):
+            width = model.num_attention_heads * model.head_dim
+            if width % heads:
+                raise ConfigError(
+                    f"--loss minilm: {heads} relation heads do not divide the width {width} of the {who}'s attention; "
+                    "give another relation_heads"
+                )
+
     def taps(self, layers: Sequence[int]) -> tuple[Tap, ...]:
         """Queries, keys and values of the layer."""
+        if not -len(layers) <= self.layer < len(layers):
+            raise ConfigError(f"--loss minilm: the student has {len(layers)} layers, so none is its layer {self.layer}")
         return tuple(Tap(kind, layers[self.layer]) for kind in ("queries", "keys", "values"))
 
-    def __call__(self, inputs: LossInputs) -> dict[str, LossTerm]:
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """Components `qk` and `vv`. Raises ConfigError where relation heads do not divide the width."""
-        taps = self.taps(inputs.layers)
+        (layer,) = inputs.layers
+        taps = [Tap(kind, layer) for kind in ("queries", "keys", "values")]
         (q, k, v), (tq, tk, tv) = ([given[tap] for tap in taps] for given in (inputs.student, inputs.teacher))
         heads = self.relation_heads or q.shape[2] * size_of(inputs.group)
         compare = partial(relation_loss, mask=inputs.mask, relation_heads=heads, group=inputs.group)

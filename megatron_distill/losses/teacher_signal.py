@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+
+from .collectives import max_over, rank_in, size_of, sum_over
+
+_TOKENS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -73,3 +78,29 @@ def project(hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         torch.mm(hidden.to(weight.dtype), weight.t(), out=out)
     else:
         out.copy_(torch.mm(hidden.to(weight.dtype), weight.t()))
+
+
+def largest(logits: Tensor, k: int, temperature: float, group: dist.ProcessGroup | None) -> TopKTeacher:
+    """The k likeliest tokens of logits [tokens, vocab of this rank], at a temperature. Collective over `group`."""
+    chunks = [_largest(part.float() / temperature, k, group) for part in logits.split(_TOKENS_AT_ONCE)]
+    log_probs, indices, tail = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    return TopKTeacher(log_probs, indices, tail)
+
+
+def _largest(logits: Tensor, k: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, Tensor]:
+    peak = max_over(group, logits.amax(1, keepdim=True))
+    log_sum = sum_over(group, (logits - peak).exp().sum(1, keepdim=True)).log() + peak
+    values, indices = logits.topk(min(k, logits.shape[1]), dim=1)
+    indices = indices + rank_in(group) * logits.shape[1]
+    if size_of(group) > 1:
+        values, indices = (_beside(x, group) for x in (values, indices))
+        values, chosen = values.topk(k, dim=1)
+        indices = indices.gather(1, chosen)
+    log_probs = values - log_sum
+    return log_probs, indices, (1 - log_probs.exp().sum(1)).clamp_min_(0)
+
+
+def _beside(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    parts = [torch.empty_like(x) for _ in range(size_of(group))]
+    dist.all_gather(parts, x.contiguous(), group=group)
+    return torch.cat(parts, dim=1)

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from megatron_distill.config.error import ConfigError
+from torch import Tensor
 
-from .base import LossInputs, LossTerm, Tap, loss
-from .distill_logits import distill_logits
+from megatron_distill.config.error import ConfigError
+from megatron_distill.config.model import ModelShape
+from megatron_distill.tap import Tap
+
+from .base import LossInputs, loss
+from .distill_logits import LogitLosses, distill_logits
 from .divergences import Divergence, divergence
 from .total import LM
 
@@ -38,15 +42,41 @@ class Vanilla:
         given = {"beta": self.beta, "alpha": self.alpha}
         return divergence(self.divergence, **{name: value for name, value in given.items() if value is not None})
 
+    components = ("logits",)
+
+    def check(self, student: ModelShape, teacher: ModelShape) -> None:
+        """Raise ConfigError where the vocabularies differ, or the options do not make a divergence."""
+        _ = self.which
+        if self.temperature <= 0:
+            raise ConfigError(f"--loss vanilla: temperature {self.temperature:g} must be above 0")
+        ours, theirs = ((m.vocab_size, m.padded_vocab_size) for m in (student, teacher))
+        if ours != theirs:
+            raise ConfigError(
+                f"--loss vanilla compares token by token: the teacher has {theirs[0]} tokens in {theirs[1]} rows, the "
+                f"student {ours[0]} in {ours[1]}; both need the same tokenizer and --make-vocab-size-divisible-by"
+            )
+
     def taps(self, layers: Sequence[int]) -> tuple[Tap, ...]:
         """Final hidden states and the output matrix."""
         return Tap("final_hidden"), Tap("output_weight")
 
-    def __call__(self, inputs: LossInputs) -> dict[str, LossTerm]:
-        """Components `lm` and `logits`, of all tokens of the micro-batch. Raises ConfigError without a teacher."""
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
+        """Components `lm` and `logits`, separable. Raises ConfigError without a teacher."""
+        found = self.fused(inputs)
+        return {LM: found.lm_sum, "logits": found.kd_sum}
+
+    def fused(
+        self,
+        inputs: LossInputs,
+        *,
+        weights: tuple[float, float] | None = None,
+        weight_gradient: Tensor | None = None,
+        vocab_size: int | None = None,
+    ) -> LogitLosses:
+        """Both losses of a micro-batch, [seq, batch] flattened; the options are those of `distill_logits`."""
         if inputs.teacher_signal is None:
             raise ConfigError("loss vanilla needs the teacher's final hidden states, logits or largest probabilities")
-        found = distill_logits(
+        return distill_logits(
             inputs.student[Tap("final_hidden")].flatten(0, 1),
             inputs.student[Tap("output_weight")],
             inputs.teacher_signal,
@@ -55,6 +85,8 @@ class Vanilla:
             which=self.which,
             group=inputs.group,
             temperature=self.temperature,
+            weights=weights,
+            weight_gradient=weight_gradient,
             reduce_hidden_gradient=not inputs.sequence_parallel,
+            vocab_size=vocab_size,
         )
-        return {LM: LossTerm(found.lm_sum, found.num_tokens), "logits": LossTerm(found.kd_sum, found.num_tokens)}

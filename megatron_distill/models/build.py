@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +119,9 @@ class Decoder(GPTModel):
             )
         self.shape = shape
         self.layer_indices = self_layers
+        self.head: Callable[[Tensor], Tensor] | None = None
+        """What the last stage makes of the final hidden states [seq (of this rank, with sequence parallelism), batch,
+        hidden], instead of logits or losses."""
         for position, layer in enumerate(self.decoder.layers):
             layer.layer_number = position + 1
         if block is not None and self.post_process and shape.padded_vocab_size > shape.vocab_size:
@@ -128,6 +132,11 @@ class Decoder(GPTModel):
         if self.position_offset and position_ids is not None:
             position_ids = position_ids + self.position_offset
         return super().forward(input_ids, position_ids, *args, **kwargs)
+
+    def _postprocess(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.post_process and self.head is not None:
+            return self.head(hidden_states)
+        return super()._postprocess(hidden_states, *args, **kwargs)
 
     def _mask_padding(self, module: nn.Module, inputs: Any, output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
         """Public models know nothing of rows that pad the vocabulary, so these must not count in the softmax."""

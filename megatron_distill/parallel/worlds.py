@@ -1,8 +1,8 @@
 """Roles: which ranks of a torchrun job do what. Each role is a torch.distributed world of its own.
 
 Inside a role megatron-core's `parallel_state`, schedules, DDP and optimizer work unmodified, because its default
-process group holds exactly the role's ranks. Today there is one role, the student; a teacher is a second entry of
-`roles`, on ranks of its own.
+process group holds exactly the role's ranks. The first role is the student; a second one, the teacher, has the ranks
+behind it, and a bridge joins those of both that exchange messages.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.distributed as dist
 from megatron_distill.config.run import Layout
 
 from . import device
+from .bridge import Bridge, open_bridge
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class World:
     """Rank within the role."""
     job_rank: int
     """Rank within the torchrun job."""
+    bridge: Bridge | None = None
+    """To the ranks of another role, if there is one."""
 
     @property
     def is_first(self) -> bool:
@@ -55,10 +58,12 @@ def job_rank() -> int:
 
 
 @contextmanager
-def open_world(roles: tuple[Role, ...], *, timeout_minutes: float = 10.0) -> Iterator[World]:
+def open_world(
+    roles: tuple[Role, ...], *, timeout_minutes: float = 10.0, bridges: tuple[tuple[int, ...], ...] = ()
+) -> Iterator[World]:
     """Join this process's role and set up its tensor, pipeline and data parallel groups; leave them at the end.
 
-    Roles take consecutive ranks of the job in the order given.
+    Roles take consecutive ranks of the job in the order given. Each of `bridges` names the ranks that it joins.
     """
     rank, size = job_rank(), job_size()
     timeout = timedelta(minutes=timeout_minutes)
@@ -70,17 +75,35 @@ def open_world(roles: tuple[Role, ...], *, timeout_minutes: float = 10.0) -> Ite
     else:
         raise RuntimeError(f"rank {rank} of {size} belongs to none of the roles {[r.name for r in roles]}")
     device.prepare(int(os.environ.get("LOCAL_RANK", "0")))
-    store = dist.PrefixStore(role.name, _store(rank, size, timeout))
+    store = _store(rank, size, timeout)
     dist.init_process_group(
-        device.backend(), store=store, rank=rank - first, world_size=role.layout.world_size, timeout=timeout
+        device.backend(),
+        store=dist.PrefixStore(role.name, store),
+        rank=rank - first,
+        world_size=role.layout.world_size,
+        timeout=timeout,
     )
     try:
         _open_groups(role.layout, timeout_minutes)
-        yield World(role=role, rank=rank - first, job_rank=rank)
+        bridge = None
+        for number, members in enumerate(bridges):
+            if rank in members:
+                names = {member: _name(roles, member) for member in members}
+                bridge = open_bridge(dist.PrefixStore(f"bridge{number}", store), members, names, rank, timeout)
+        yield World(role=role, rank=rank - first, job_rank=rank, bridge=bridge)
     finally:
         _close_groups()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _name(roles: tuple[Role, ...], rank: int) -> str:
+    """What a rank of the job is called in messages."""
+    for role in roles:
+        if rank < role.layout.world_size:
+            return f"{role.name} rank {rank}"
+        rank -= role.layout.world_size
+    raise IndexError(rank)
 
 
 class FailedTogether(OSError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,7 +21,7 @@ from .plan import RunPlan
 
 
 class Feed:
-    """Micro-batches of this data-parallel rank, on its device.
+    """Micro-batches on this rank's device.
 
     To a GPU go the tokens alone, two bytes each if the vocabulary allows it, and a kernel makes a batch of them there;
     where the kernel was not built, and on a CPU, csrc/ assembles whole batches.
@@ -31,7 +31,6 @@ class Feed:
         data, training, vocab = plan.config.data, plan.config.training, plan.shape.vocab_size
         assert data.data_path is not None
         self.plan = plan
-        self.rank, self.size = parallel_state.get_data_parallel_rank(), plan.layout.data
         self.rules = DocumentRules(
             eod=-1 if plan.eod_token is None else plan.eod_token,
             reset_position_ids=data.reset_position_ids,
@@ -50,10 +49,15 @@ class Feed:
             self.valid = BatchLoader(held_out, self.rules, pinned=device.is_cuda())
 
     def training_batches(self, consumed_samples: int) -> Iterator[Batch]:
-        """Micro-batches from the given position in the data to the end of the run; a thread prepares them ahead."""
+        """The student's micro-batches on this data-parallel rank, from a position in the data to the end of the run."""
+        micro, rank = self.plan.config.training.micro_batch_size, parallel_state.get_data_parallel_rank()
+        first, step = consumed_samples + rank * micro, self.plan.layout.data * micro
+        return self.batches_at(range(first, self.plan.total_samples, step))
+
+    def batches_at(self, first_samples: Iterable[int]) -> Iterator[Batch]:
+        """Micro-batches that begin at the given positions in the data; a thread prepares them ahead."""
         micro = self.plan.config.training.micro_batch_size
-        firsts = range(consumed_samples + self.rank * micro, self.plan.total_samples, self.size * micro)
-        positions = (range(first, first + micro) for first in firsts)
+        positions = (range(first, first + micro) for first in first_samples)
         for item in read_ahead(lambda at: self._read(self.train, at), positions):
             yield self._on_device(item)
 
@@ -67,14 +71,14 @@ class Feed:
         limit = training.eval_iters and training.eval_iters * training.global_batch_size
         windows = min(self.valid.num_samples, limit or self.valid.num_samples)
         micro = training.micro_batch_size
-        count = -(-windows // (micro * self.size))
+        count = -(-windows // (micro * self.plan.layout.data))
         return self._validation(windows, count), count
 
     def _validation(self, windows: int, count: int) -> Iterator[Batch]:
         assert self.valid is not None
-        micro = self.plan.config.training.micro_batch_size
+        micro, rank = self.plan.config.training.micro_batch_size, parallel_state.get_data_parallel_rank()
         for i in range(count):
-            numbers = [(i * self.size + self.rank) * micro + j for j in range(micro)]
+            numbers = [(i * self.plan.layout.data + rank) * micro + j for j in range(micro)]
             batch = self._on_device(self._read(self.valid, [min(n, windows - 1) for n in numbers]))
             counts = torch.tensor([float(n < windows) for n in numbers], device=batch.loss_mask.device)[:, None]
             yield replace(batch, loss_mask=batch.loss_mask * counts)

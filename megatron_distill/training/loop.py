@@ -13,16 +13,19 @@ import torch.distributed as dist
 
 from megatron_distill.checkpoint.manifest import latest_checkpoint, read_manifest
 from megatron_distill.config.error import ConfigError
+from megatron_distill.losses.total import LM
 from megatron_distill.optim.learning_rate import learning_rate
 from megatron_distill.parallel import device
 from megatron_distill.parallel.worlds import World
 
 from .feed import Feed
 from .metrics import Metrics
+from .objective import TeacherSource, Weighted
 from .plan import RunPlan
 from .state import StepResult, TrainState
-from .step import train_step
+from .step import measure, train_step
 from .student import Student, build_student, save_student
+from .teaching import bytes_per_token, open_teacher
 from .validate import validate
 
 
@@ -49,7 +52,7 @@ def check_start(plan: RunPlan) -> None:
         raise ConfigError(f"{plan.config.checkpoint.save} was trained in {theirs}; give --precision {precision}")
 
 
-def run(plan: RunPlan, world: World) -> TrainState:
+def run(plan: RunPlan, world: World, terms: tuple[Weighted, ...] = ()) -> TrainState:
     """Train from where the plan starts to its end, or until asked to stop. Collective over the role."""
     state, held = TrainState(), None
     if plan.resume_from is not None:
@@ -61,18 +64,21 @@ def run(plan: RunPlan, world: World) -> TrainState:
             consumed_tokens=manifest.consumed_tokens,
             **manifest.progress,
         )
-    student = build_student(
-        plan,
-        state.iteration,
-        weights=plan.resume_from or plan.load_from,
-        with_optimizer=plan.resume_from is not None,
-    )
-    with Metrics(plan, world, state) as metrics, _StopSignals() as signals:
-        metrics.settle()
-        metrics.start(student)
-        stopped = _train(student, state, metrics, signals, held)
-        if not stopped:
-            metrics.result(state)
+    with open_teacher(plan, world, terms) as teacher:
+        student = build_student(
+            plan,
+            state.iteration,
+            weights=plan.resume_from or plan.load_from,
+            with_optimizer=plan.resume_from is not None,
+            teacher=teacher,
+            terms=terms,
+        )
+        with Metrics(plan, world, state) as metrics, _StopSignals() as signals:
+            metrics.settle()
+            metrics.start(student, bytes_per_token(plan, terms))
+            stopped = _train(student, state, metrics, signals, held)
+            if not stopped:
+                metrics.result(state)
     return state
 
 
@@ -129,13 +135,22 @@ def take_step(
         style=config.optimizer.lr_decay_style,
     )
     begun = time.perf_counter()
-    result = train_step(student, batches, lr, should_stop=should_stop or metrics.failure is not None)
+    first = state.iteration * plan.layout.num_microbatches
+    if plan.measures_at(state.iteration):
+        ahead = list(itertools.islice(batches, plan.layout.num_microbatches))
+        state.component_means, batches = measure(student, ahead, first), iter(ahead)
+    scales = None if state.component_means is None else plan.normalisation.scales(state.component_means)
+    should_stop = should_stop or metrics.failure is not None
+    result = train_step(student, batches, lr, should_stop=should_stop, first=first, scales=scales)
+    if state.component_means is not None:
+        means = {LM: result.loss} | result.components
+        state.component_means = plan.normalisation.average(means, state.component_means)
     state.seconds += time.perf_counter() - begun
+    state.flops += plan.step_flops(state.iteration)
     state.iteration += 1
     state.consumed_samples += config.training.global_batch_size
     state.consumed_tokens += plan.tokens_per_iter
     state.paper_tokens += plan.tokens_per_iter
-    state.flops += plan.tokens_per_iter * plan.shape.flops_per_token(config.data.seq_length, len(student.layers))
     state.skipped_in_a_row = state.skipped_in_a_row + 1 if result.skipped else 0
     state.skipped_steps += result.skipped
     metrics.step(state, result, lr)
@@ -176,15 +191,20 @@ def _rebuild(student: Student, state: TrainState, checkpoint: Path | None) -> St
     state, pipeline stages are balanced anew, and a crash at any point finds a checkpoint to go on from.
     """
     plan = student.plan
+    teacher: TeacherSource | None = None
+    terms: tuple[Weighted, ...] = ()
+    if student.objective is not None:
+        teacher, terms = student.objective.source, student.objective.terms
+        student.objective.close()
     # Drop the last references before the smaller model is built, or both would be held at once.
     vars(student).clear()
     device.release_memory()
-    return build_student(plan, state.iteration, weights=checkpoint, with_optimizer=True)
+    return build_student(plan, state.iteration, weights=checkpoint, with_optimizer=True, teacher=teacher, terms=terms)
 
 
 def _after_removal(student: Student, state: TrainState, feed: Feed, metrics: Metrics, before: tuple[int, ...]) -> None:
     """What a removal changes besides the student; it is not in the checkpoint, which is from before."""
-    state.paper_tokens = 0
+    state.paper_tokens, state.component_means = 0, None
     metrics.removed(state, sorted(set(before) - set(student.layers)), student.layers)
     if state.iteration == student.plan.last_removal:
         state.initial_perplexity = None

@@ -97,7 +97,7 @@ class Metrics:
         if failure:
             raise FailedTogether(f"the metrics in {self.run} could not be written ({failure}); is the disk full?")
 
-    def start(self, student: Student) -> None:
+    def start(self, student: Student, bridge_bytes: float = 0.0) -> None:
         """Where the run begins."""
         plan = self.plan
         verb = f"resuming at step {plan.start} of" if plan.resume_from else "training for"
@@ -110,6 +110,15 @@ class Metrics:
             f"{self.ranks} x {device.name()}, TP {plan.layout.tensor} PP {plan.layout.pipeline} DP {plan.layout.data}, "
             f"{str(options.params_dtype).removeprefix('torch.')}, attention by {_backend(student)}"
         )
+        teacher = plan.teacher
+        if teacher is not None:
+            lay = teacher.layout
+            where = "in the same processes"
+            if teacher.separate:
+                where = f"on {lay.world_size} ranks more, TP {lay.tensor} PP {lay.pipeline} DP {lay.data}, "
+                where += f"{bridge_bytes:,.0f} bytes a token"
+            since = f" from step {plan.distils_from} on" if plan.distils_from else ""
+            self.say(f"teacher {teacher.checkpoint}: {teacher.identity}{since}, {where}")
 
     def step(self, state: TrainState, result: StepResult, lr: float) -> None:
         """After every optimizer step; writes a line every --log-interval steps."""
@@ -117,6 +126,10 @@ class Metrics:
         state.unlogged_seconds += state.seconds - self.seconds_before
         state.unlogged_loss += result.loss * result.num_tokens
         state.unlogged_tokens += result.num_tokens
+        state.unlogged_wait += result.waited_seconds
+        for name, mean in result.components.items():
+            before = state.unlogged_components.get(name, 0.0)
+            state.unlogged_components[name] = before + mean * result.num_tokens
         self.seconds_before = state.seconds
         if result.skipped:
             self.say(f"step {state.iteration}: gradient norm {result.grad_norm}, loss {result.loss}; nothing updated")
@@ -130,10 +143,27 @@ class Metrics:
             "tokens_per_s": rate,
             "mfu": self._utilisation(rate, state),
             "skipped_steps": state.skipped_steps,
-        }
+        } | self._of_teacher(state)
         state.unlogged_steps, state.unlogged_seconds, state.unlogged_loss, state.unlogged_tokens = 0, 0.0, 0.0, 0
+        state.unlogged_components, state.unlogged_wait = {}, 0.0
         self._write("train", state, row)
         self._progress(state, row)
+
+    def _of_teacher(self, state: TrainState) -> dict[str, float]:
+        """Components, their scales, and the share of the time that was spent waiting for the teacher."""
+        if self.plan.teacher is None:
+            return {}
+        means = {f"kd/{name}": x / max(state.unlogged_tokens, 1) for name, x in state.unlogged_components.items()}
+        scales = self.plan.normalisation.scales(state.component_means) if state.component_means else {}
+        scales = {f"scale/{name}": scale for name, scale in scales.items()}
+        return (
+            means
+            | scales
+            | {
+                "teacher_wait_ms": 1000 * state.unlogged_wait / state.unlogged_steps,
+                "teacher_wait_share": state.unlogged_wait / state.unlogged_seconds,
+            }
+        )
 
     def validation(self, state: TrainState, loss: float) -> None:
         """After a validation."""
@@ -161,7 +191,7 @@ class Metrics:
             "layers": list(self.plan.layers_at(state.iteration)),
             "tokens": state.consumed_tokens,
             "flops": state.flops,
-            "paper_flops": 6.0 * parameters * state.paper_tokens,
+            "paper_flops": self.plan.paper_flops(state.paper_tokens),
             "perplexity": state.perplexity,
             "initial_perplexity": state.initial_perplexity,
             "iterations": state.iteration,

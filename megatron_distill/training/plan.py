@@ -16,17 +16,34 @@ from megatron_distill.checkpoint.manifest import (
     read_latest,
     read_manifest,
 )
+from megatron_distill.config.cost import paper_flops
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelConfig, ModelShape
-from megatron_distill.config.run import Layout, RunConfig, layout
+from megatron_distill.config.run import Layout, RunConfig, layout, teacher_layout
 from megatron_distill.data.blend import open_blend
 from megatron_distill.data.samples import check_length, part_spans
 from megatron_distill.data.split import num_windows
 from megatron_distill.data.tokenizer import load_tokenizer, vocab_size
+from megatron_distill.losses.total import Normalisation
 from megatron_distill.pruning.when import RemovalSchedule, parse_tokens, tokens_to_iters
 from megatron_distill.pruning.where import layers_to_remove
 
 _SCAN_BYTES = 1 << 30  # a larger corpus is checked batch by batch instead, or starting would take minutes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherPlan:
+    """The teacher of a run, resolved."""
+
+    checkpoint: Path
+    shape: ModelShape
+    layers: tuple[int, ...]
+    """Original indices of the layers it has."""
+    layout: Layout
+    separate: bool
+    """Whether it has ranks of its own, the last of the job."""
+    identity: str
+    """What tells it from other teachers, wherever it lies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +57,9 @@ class RunPlan:
     warmup_iters: int
     initial_layers: tuple[int, ...]
     removal: RemovalSchedule | None
+    teacher: TeacherPlan | None
+    distils_from: int
+    """The first step (0-based) with a teacher: the one after the seed phase."""
     resume_from: Path | None
     """The run's own newest checkpoint."""
     load_from: Path | None
@@ -84,20 +104,52 @@ class RunPlan:
         return frozenset(removed) & set(self.layers_at(iteration))
 
     @property
+    def normalisation(self) -> Normalisation:
+        """How the components of the distillation loss are brought to one size."""
+        chosen = self.config.distillation
+        return Normalisation(chosen.normalise_losses, momentum=chosen.scale_momentum)
+
+    @property
+    def objective(self) -> str:
+        """What is learned from which teacher, in words; "" without one."""
+        if self.teacher is None:
+            return ""
+        chosen = self.config.distillation
+        scaling = "" if chosen.normalise_losses else ", not normalised"
+        return f"--loss {' '.join(chosen.loss)}, --lm-weight {chosen.lm_weight:g}{scaling}, of {self.teacher.identity}"
+
+    @property
     def last_removal(self) -> int | None:
         """The step before which the last layers leave."""
         return self.removal.removal_iterations()[-1][0] if self.removal else None
 
-    def training_flops(self) -> tuple[float, float]:
-        """FLOPs of the whole run: all of them, and as the papers count (6 N D with the final model's N)."""
+    def distils_at(self, iteration: int) -> bool:
+        """Whether step `iteration` (0-based) learns from a teacher."""
+        return self.teacher is not None and iteration >= self.distils_from
+
+    def measures_at(self, iteration: int) -> bool:
+        """Whether step `iteration` (0-based) is measured before it is trained on: the first with a teacher, and the
+        first without certain layers, have none before them that could set the scales of their losses."""
+        removals = [at for at, _ in self.removal.removal_iterations()] if self.removal else []
+        return self.distils_at(iteration) and iteration in (self.distils_from, *removals)
+
+    def step_flops(self, iteration: int) -> float:
+        """True FLOPs of step `iteration` (0-based): the student's passes, and the teacher's forward pass."""
         seq = self.config.data.seq_length
-        true = sum(
-            self.tokens_per_iter * self.shape.flops_per_token(seq, len(self.layers_at(i)))
-            for i in range(self.total_iters)
-        )
-        final = self.shape.num_parameters(len(self.layers_at(self.total_iters)))
+        per_token = self.shape.flops_per_token(seq, len(self.layers_at(iteration)))
+        if self.teacher is not None and self.distils_at(iteration):
+            per_token += self.teacher.shape.flops_per_token(seq, len(self.teacher.layers)) / 3
+        return self.tokens_per_iter * per_token
+
+    def paper_flops(self, tokens: int) -> float:
+        """FLOPs of training on `tokens` after the last removal, as the papers count."""
+        teacher = self.teacher.shape.num_parameters(len(self.teacher.layers)) if self.teacher else 0
+        return paper_flops(self.shape.num_parameters(len(self.layers_at(self.total_iters))), tokens, teacher)
+
+    def training_flops(self) -> tuple[float, float]:
+        """FLOPs of the whole run: all of them, and as the papers count."""
         after = self.total_iters - (self.last_removal or 0)
-        return true, 6.0 * final * self.tokens_per_iter * after
+        return sum(map(self.step_flops, range(self.total_iters))), self.paper_flops(self.tokens_per_iter * after)
 
 
 def make_plan(config: RunConfig, world_size: int) -> RunPlan:
@@ -116,14 +168,17 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         _check_same_optimizer(own, config, run)
     initial = source.layers if source else tuple(range(shape.num_layers))
     total, warmup, removal = _schedule(config, initial)
+    lay = layout(config, world_size, shape.num_attention_heads, shape.padded_vocab_size)
     plan = RunPlan(
         config=config,
         shape=shape,
-        layout=layout(config, world_size, shape.num_attention_heads, shape.padded_vocab_size),
+        layout=lay,
         total_iters=total,
         warmup_iters=warmup,
         initial_layers=initial,
         removal=removal,
+        teacher=_teacher(config, lay),
+        distils_from=removal.seed_iters if removal else 0,
         resume_from=resume_from,
         load_from=None if resume_from else load_from,
         start=own.iteration if own else 0,
@@ -156,6 +211,31 @@ def _shape(config: RunConfig, source: Manifest | None, where: str) -> ModelShape
         shape = config.model.shape(vocab or source.shape.vocab_size)
         check_same_model(source, shape, where)
     return source.shape
+
+
+def _teacher(config: RunConfig, student: Layout) -> TeacherPlan | None:
+    if config.teacher.placement == "none":
+        return None
+    checkpoint = find_checkpoint(Path(config.teacher.load or str(config.checkpoint.load)))
+    manifest = read_manifest(checkpoint)
+    shape = manifest.shape
+    lay = teacher_layout(config, student, shape.num_attention_heads, shape.padded_vocab_size)
+    _check_groups(shape, lay.tensor, "the teacher", "--teacher-tensor-model-parallel-size")
+    if len(manifest.layers) % lay.pipeline:
+        raise ConfigError(
+            f"the teacher's {len(manifest.layers)} layers must be a multiple of --teacher-pipeline-model-parallel-size "
+            f"{lay.pipeline}; change it"
+        )
+    _check_positions(shape, config.data.seq_length, checkpoint)
+    kept = f"{len(manifest.layers)} of {shape.num_layers} layers x {shape.hidden_size}"
+    return TeacherPlan(
+        checkpoint=checkpoint,
+        shape=shape,
+        layers=manifest.layers,
+        layout=lay,
+        separate=config.teacher.placement == "separate",
+        identity=f"a {shape.family} of {kept} after {manifest.consumed_tokens} tokens",
+    )
 
 
 def _eod_token(config: RunConfig, shape: ModelShape) -> int | None:
@@ -223,16 +303,23 @@ def _check_stages(plan: RunPlan) -> None:
 
 
 def _check_model(plan: RunPlan) -> None:
-    shape, tp, seq = plan.shape, plan.layout.tensor, plan.config.data.seq_length
+    _check_groups(plan.shape, plan.layout.tensor, "the model", "--tensor-model-parallel-size")
+    _check_positions(plan.shape, plan.config.data.seq_length, plan.config.checkpoint.load)
+
+
+def _check_groups(shape: ModelShape, tp: int, whose: str, flag: str) -> None:
     if shape.num_query_groups % tp:
         raise ConfigError(
-            f"the {shape.num_query_groups} key and value heads of the model must be a multiple of "
-            f"--tensor-model-parallel-size {tp}, because each rank holds whole groups of heads"
+            f"the {shape.num_query_groups} key and value heads of {whose} must be a multiple of {flag} {tp}, because "
+            "each rank holds whole groups of heads"
         )
+
+
+def _check_positions(shape: ModelShape, seq: int, where: object) -> None:
     if shape.block is not None and not shape.block.rotary_dim and seq > shape.max_position_embeddings:
         raise ConfigError(
             f"--seq-length {seq} must be at most {shape.max_position_embeddings}, the positions that the model of "
-            f"{plan.config.checkpoint.load} has learned"
+            f"{where} has learned"
         )
 
 
@@ -265,6 +352,11 @@ def _check_resumed(plan: RunPlan, own: Manifest, run: Path) -> None:
                 f"{run} was trained with --{name} {theirs}, not {ours}, which changes what comes when; give the same, "
                 f"or start another --save folder with --load {run}"
             )
+    if own.objective != plan.objective:
+        raise ConfigError(
+            f"{run} was trained with {own.objective or 'no teacher'}, not {plan.objective or 'no teacher'}; give the "
+            f"same, or start another --save folder with --load {run}"
+        )
     if own.iteration > plan.total_iters:
         raise ConfigError(
             f"{run} has taken {own.iteration} steps, more than the {plan.total_iters} of this run; train longer, or "

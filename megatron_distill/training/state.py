@@ -29,6 +29,12 @@ class TrainState:
     unlogged_loss: float = 0.0
     """Summed over their tokens."""
     unlogged_tokens: int = 0
+    component_means: dict[str, float] | None = None
+    """Averages of the cross-entropy and each component of the distillation loss, which set the next step's scales."""
+    unlogged_components: dict[str, float] = field(default_factory=dict)
+    """Of the distillation loss, summed over tokens like `unlogged_loss`."""
+    unlogged_wait: float = 0.0
+    """Seconds waited for the teacher."""
     perplexity: float | None = None
     """At the last validation."""
     initial_perplexity: float | None = None
@@ -51,4 +57,7 @@ class StepResult:
     skipped: bool
     stop: bool
     """Some rank was asked to stop."""
-    metrics: dict[str, float] = field(default_factory=dict)
+    components: dict[str, float] = field(default_factory=dict)
+    """Means over the tokens of the global batch of each component of the distillation loss."""
+    waited_seconds: float = 0.0
+    """For the teacher, on the mean of the last stages."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,23 +14,44 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
 from megatron_distill.batch import Batch
+from megatron_distill.losses.total import LM
 from megatron_distill.optim.build import set_learning_rate
 from megatron_distill.parallel import device
 
+from .objective import Objective
 from .state import StepResult
 from .student import Student
 
 
-def train_step(student: Student, batches: Iterator[Batch], lr: float, *, should_stop: bool) -> StepResult:
+def train_step(
+    student: Student,
+    batches: Iterator[Batch],
+    lr: float,
+    *,
+    should_stop: bool,
+    first: int = 0,
+    scales: Mapping[str, float] | None = None,
+) -> StepResult:
     """Forward and backward over the global batch, one update with learning rate `lr`.
 
     A gradient that is not finite updates nothing. Collective over the role; the result is the same on every rank.
+
+    Args:
+        first: number of the first micro-batch, counted on each replica from the beginning of the run.
+        scales: of the components of the distillation loss; None: this step has no teacher.
     """
     student.ddp.zero_grad_buffer()
     student.optimizer.zero_grad()
-    reports = run_microbatches(student, batches, student.plan.layout.num_microbatches, forward_only=False)
+    count = student.plan.layout.num_microbatches
+    objective = student.objective if scales is not None else None
+    if objective is None:
+        reports = run_microbatches(student, batches, count, forward_only=False)
+    else:
+        with objective.active(first, scales):
+            reports = run_microbatches(student, batches, count, forward_only=False, objective=objective)
     grad_norm = _gradient_norm(student)
-    loss_sum, num_tokens, stop = sum_over_role(reports, float(should_stop))
+    extra = objective.reports() if objective else []
+    loss_sum, num_tokens, stop, *sums = sum_over_role(reports, float(should_stop), extra)
     skipped = not math.isfinite(grad_norm) or not math.isfinite(loss_sum)
     if not skipped:
         set_learning_rate(student.optimizer, lr)
@@ -41,15 +62,43 @@ def train_step(student: Student, batches: Iterator[Batch], lr: float, *, should_
         grad_norm=grad_norm,
         skipped=skipped,
         stop=stop > 0,
+        components=_means(objective, sums, num_tokens),
+        waited_seconds=sums[-1] / student.plan.layout.data if objective else 0.0,
     )
 
 
-def run_microbatches(student: Student, batches: Iterator[Batch], count: int, *, forward_only: bool) -> list[Any]:
+def measure(student: Student, batches: list[Batch], first: int) -> dict[str, float]:
+    """Means of the cross-entropy and of each component over the global batch, nothing trained.
+
+    Collective over the role. `first` is the number of the first micro-batch.
+    """
+    objective = student.objective
+    assert objective is not None
+    with torch.no_grad(), objective.active(first, None):
+        reports = run_microbatches(student, iter(batches), len(batches), forward_only=True, objective=objective)
+    loss_sum, num_tokens, _, *sums = sum_over_role(reports, 0.0, objective.reports())
+    return {LM: loss_sum / max(num_tokens, 1)} | _means(objective, sums, num_tokens)
+
+
+def _means(objective: Objective | None, sums: list[float], num_tokens: float) -> dict[str, float]:
+    if objective is None:
+        return {}
+    return {name: total / max(num_tokens, 1) for name, total in zip(objective.components, sums, strict=False)}
+
+
+def run_microbatches(
+    student: Student,
+    batches: Iterator[Batch],
+    count: int,
+    *,
+    forward_only: bool,
+    objective: Objective | None = None,
+) -> list[Any]:
     """`count` micro-batches through megatron-core's schedule for this layout; on the last stage, [loss sum, tokens]
     of each."""
-    needs_data = student.model.pre_process or student.model.post_process
+    needs_data = student.model.pre_process or student.model.post_process or objective is not None
     return get_forward_backward_func()(
-        forward_step_func=forward_step,
+        forward_step_func=forward_step if objective is None else partial(forward_step, objective=objective),
         data_iterator=batches if needs_data else None,
         model=[student.ddp],
         num_microbatches=count,
@@ -59,13 +108,17 @@ def run_microbatches(student: Student, batches: Iterator[Batch], count: int, *, 
     )
 
 
-def forward_step(batches: Iterator[Batch] | None, model: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+def forward_step(
+    batches: Iterator[Batch] | None, model: Any, objective: Objective | None = None
+) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """megatron-core's forward step: this stage's output, and how the last stage turns it into a loss."""
     if batches is None:
         return model(None, None, None), _no_loss
     batch = next(batches)
+    if objective is not None:
+        objective.begin(batch)
     output = model(batch.tokens, batch.position_ids, None, labels=batch.labels)
-    return output, partial(language_model_loss, batch.loss_mask)
+    return output, partial(language_model_loss, batch.loss_mask) if objective is None else objective.finish
 
 
 def _no_loss(hidden: Tensor) -> Tensor:
@@ -80,15 +133,18 @@ def language_model_loss(loss_mask: Tensor, losses: Tensor) -> tuple[Tensor, Tens
     return loss_sum, num_tokens, torch.stack((loss_sum.detach().double(), num_tokens.double()))
 
 
-def sum_over_role(reports: list[Tensor], stop: float) -> tuple[float, float, float]:
-    """Loss sum and tokens over all ranks, and whether any of them wants to stop (> 0). Collective over the role."""
-    totals = torch.zeros(3, dtype=torch.float64, device=device.current())
-    if reports and parallel_state.get_tensor_model_parallel_rank() == 0:
-        totals[:2] = torch.stack(reports).sum(0)
+def sum_over_role(reports: list[Tensor], stop: float, extra: list[float] | None = None) -> list[float]:
+    """Over all ranks: loss sum, tokens, whether any of them wants to stop (> 0), and `extra` figures of which the
+    ranks of a tensor-parallel group have the same. Collective over the role."""
+    others = extra or []
+    totals = torch.zeros(3 + len(others), dtype=torch.float64, device=device.current())
+    if parallel_state.get_tensor_model_parallel_rank() == 0:
+        if reports:
+            totals[:2] = torch.stack(reports).sum(0)
+        totals[3:] = torch.tensor(others, dtype=torch.float64)
     totals[2] = stop
     dist.all_reduce(totals)
-    loss_sum, num_tokens, stops = totals.tolist()
-    return loss_sum, num_tokens, stops
+    return totals.tolist()
 
 
 def _gradient_norm(student: Student) -> float:

@@ -15,8 +15,10 @@ from megatron_distill.models.build import BuildOptions, Decoder, build_decoder, 
 from megatron_distill.optim.build import build_optimizer, wrap_ddp
 from megatron_distill.parallel import device
 
+from .objective import Objective, TeacherSource, Weighted
 from .plan import RunPlan
 from .state import TrainState
+from .teaching import needs_of
 
 
 @dataclass
@@ -29,9 +31,19 @@ class Student:
     model: Decoder
     ddp: DistributedDataParallel
     optimizer: DistributedOptimizer
+    objective: Objective | None = None
+    """Its losses against a teacher, if it has one."""
 
 
-def build_student(plan: RunPlan, iteration: int, *, weights: Path | None, with_optimizer: bool) -> Student:
+def build_student(
+    plan: RunPlan,
+    iteration: int,
+    *,
+    weights: Path | None,
+    with_optimizer: bool,
+    teacher: TeacherSource | None = None,
+    terms: tuple[Weighted, ...] = (),
+) -> Student:
     """The student as step `iteration` trains it: fresh, or with the weights (and optimizer state) of a checkpoint.
 
     A checkpoint may hold more layers than the student has. Collective over the role.
@@ -53,7 +65,18 @@ def build_student(plan: RunPlan, iteration: int, *, weights: Path | None, with_o
         load_checkpoint(weights, model, optimizer if with_optimizer else None)
     if not with_optimizer and not optimizer.is_stub_optimizer:
         optimizer.reload_model_params()
-    return Student(plan=plan, layers=layers, frozen=frozen, model=model, ddp=ddp, optimizer=optimizer)
+    objective = None
+    if teacher is not None:
+        objective = Objective(
+            model,
+            layers,
+            terms,
+            needs_of(plan, terms),
+            teacher,
+            lm_weight=plan.config.distillation.lm_weight,
+            counts_gradients=ddp.ddp_config.overlap_grad_reduce,
+        )
+    return Student(plan, layers, frozen, model, ddp, optimizer, objective)
 
 
 def save_student(student: Student, state: TrainState) -> Path:
@@ -70,6 +93,7 @@ def save_student(student: Student, state: TrainState) -> Path:
         dtype=str(student.model.config.params_dtype).removeprefix("torch."),
         progress=state.progress(),
         sample_order=plan.sample_order,
+        objective=plan.objective,
         tokenizer=plan.config.data.tokenizer,
     )
     run = Path(plan.config.checkpoint.save)

@@ -21,5 +21,5 @@ def validate(student: Student, feed: Feed) -> float | None:
     with torch.no_grad():
         reports = run_microbatches(student, batches, count, forward_only=True)
     student.ddp.train()
-    loss_sum, num_tokens, _ = sum_over_role(reports, 0.0)
+    loss_sum, num_tokens, *_ = sum_over_role(reports, 0.0)
     return loss_sum / num_tokens

@@ -13,7 +13,6 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.losses import causal_pairs, squared_error
 from megatron_distill.losses.attention_outputs import attention_output_loss
 from megatron_distill.losses.attention_scores import attention_score_loss
-from megatron_distill.losses.base import LossTerm
 from megatron_distill.losses.embedding_table import embedding_table_loss
 from megatron_distill.losses.hidden_states import hidden_state_loss
 from tests.losses import oracles
@@ -42,36 +41,36 @@ HIDDEN, TEACHER_HIDDEN = normal(5, SEQ, BATCH, WIDTH), normal(6, SEQ, BATCH, WID
 TABLE, TEACHER_TABLE = normal(7, VOCAB, WIDTH), normal(8, VOCAB, WIDTH)
 
 
-def differentiate(make: Callable[..., LossTerm], *leaves: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Sum, count and gradients."""
+Found = tuple[Tensor, list[Tensor]]
+
+
+def differentiate(make: Callable[..., Tensor], *leaves: Tensor) -> Found:
+    """Value and gradients."""
     own = [x.clone().requires_grad_() for x in leaves]
-    term = make(*own)
-    return term.sum.detach(), term.count.double(), list(torch.autograd.grad(term.sum, own))
+    total = make(*own)
+    return total.detach(), list(torch.autograd.grad(total, own))
 
 
-def expected_attention() -> tuple[Tensor, Tensor, list[Tensor]]:
-    return differentiate(lambda *x: LossTerm(*oracles.attention(x, TEACHER_QK, MASK)), *QK)  # type: ignore[arg-type]
+def expected_attention() -> Found:
+    def plain(*x: Tensor) -> Tensor:
+        return oracles.attention(x, TEACHER_QK, MASK)[0] / (HEADS * (SEQ + 1) / 2)  # type: ignore[arg-type]
+
+    return differentiate(plain, *QK)
 
 
-def expected_outputs() -> tuple[Tensor, Tensor, list[Tensor]]:
-    def plain(x: Tensor) -> LossTerm:
-        return LossTerm(((x - TEACHER_QK[0]).square().mean((2, 3)) * MASK).sum(), MASK.sum())
-
-    return differentiate(plain, QK[0])
+def expected_outputs() -> Found:
+    return differentiate(lambda x: ((x - TEACHER_QK[0]).square().mean((2, 3)) * MASK).sum(), QK[0])
 
 
-def expected_hidden() -> tuple[Tensor, Tensor, list[Tensor]]:
-    def plain(x: Tensor) -> LossTerm:
-        return LossTerm(((x - TEACHER_HIDDEN).square().mean(-1) * MASK).sum(), MASK.sum())
-
-    return differentiate(plain, HIDDEN)
+def expected_hidden() -> Found:
+    return differentiate(lambda x: ((x - TEACHER_HIDDEN).square().mean(-1) * MASK).sum(), HIDDEN)
 
 
-def expected_table() -> tuple[Tensor, Tensor, list[Tensor]]:
-    return differentiate(lambda x: LossTerm((x - TEACHER_TABLE).square().mean(-1).sum(), torch.tensor(VOCAB)), TABLE)
+def expected_table() -> Found:
+    return differentiate(lambda x: (x - TEACHER_TABLE).square().mean(), TABLE)
 
 
-def check(found: tuple[Tensor, Tensor, list[Tensor]], expected: tuple[Tensor, Tensor, list[Tensor]]) -> None:
+def check(found: Found, expected: Found) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
@@ -95,10 +94,10 @@ def test_embedding_table() -> None:
 
 
 def test_a_mean_over_causal_entries() -> None:
-    term = attention_score_loss(QK, TEACHER_QK, torch.ones(SEQ, BATCH), group=None)
+    total = attention_score_loss(QK, TEACHER_QK, torch.ones(SEQ, BATCH), group=None)
     difference = oracles.scores(*QK, HEADS) - oracles.scores(*TEACHER_QK, HEADS)
     mean = difference[:, :, oracles.causal(SEQ)].square().mean()
-    assert (term.sum / term.count).item() == pytest.approx(mean.item(), rel=1e-12)
+    assert (total / (SEQ * BATCH)).item() == pytest.approx(mean.item(), rel=1e-12)
 
 
 @ranks(2)
@@ -108,8 +107,8 @@ def test_two_ranks_equal_one(rank: int) -> None:
     def own(x: Tensor, dim: int) -> Tensor:
         return x.chunk(2, dim=dim)[rank]
 
-    def cut(expected: tuple[Tensor, Tensor, list[Tensor]], dim: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-        return expected[0], expected[1], [own(g, dim) for g in expected[2]]
+    def cut(expected: Found, dim: int) -> Found:
+        return expected[0], [own(g, dim) for g in expected[1]]
 
     teacher = own(TEACHER_QK[0], 2), own(TEACHER_QK[1], 2)
     found = differentiate(
@@ -132,7 +131,7 @@ def test_two_ranks_equal_one(rank: int) -> None:
 def test_a_model_distilled_from_itself_has_exactly_no_loss(dtype: torch.dtype) -> None:
     q, k, hidden, table = (x.to(dtype) for x in (*QK, HIDDEN, TABLE))
     options = {"group": None, "sequence_parallel": False}
-    for value, _, gradients in (
+    for value, gradients in (
         differentiate(lambda *x: attention_score_loss(x, (q, k), MASK, group=None), q, k),  # type: ignore[arg-type]
         differentiate(lambda x: attention_output_loss(x, q, MASK, group=None), q),
         differentiate(lambda x: hidden_state_loss(x, hidden, MASK, **options), hidden),
@@ -146,8 +145,8 @@ def test_bf16_gradients_are_near_those_of_float64() -> None:
     options = {"group": None, "sequence_parallel": False}
     found = differentiate(lambda x: hidden_state_loss(x, teacher, MASK, **options), low)
     wide = differentiate(lambda x: hidden_state_loss(x, teacher.double(), MASK, **options), low.double())
-    assert found[0].dtype == torch.float32 and found[2][0].dtype == torch.bfloat16
-    torch.testing.assert_close(found[2][0].double(), wide[2][0], rtol=0.01, atol=1e-4)
+    assert found[0].dtype == torch.float32 and found[1][0].dtype == torch.bfloat16
+    torch.testing.assert_close(found[1][0].double(), wide[1][0], rtol=0.01, atol=1e-4)
 
 
 def test_models_that_do_not_fit() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_ranks_share_what_one_rank_reads(
     for rank in range(2):
         monkeypatch.setattr(parallel_state, "get_data_parallel_rank", lambda rank=rank: rank)
         half = feed(prefixes, *flags)
-        half.size = 2
+        half.plan = replace(half.plan, layout=replace(half.plan.layout, data=2))
         got = torch.cat([batch.tokens for batch in half.training_batches(0)])
         assert got.equal(rows.view(-1, 2, 2, 32)[:, rank].flatten(0, 1))
 
