@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
+from megatron.core.utils import make_viewless_tensor
 from torch import Tensor
 
 from megatron_distill.batch import Batch
@@ -180,7 +181,7 @@ class Objective:
         )
         self._add({LM: found.lm_sum, "logits": found.kd_sum})
         assert found.objective is not None
-        return found.objective
+        return found.objective.clone()  # nor here
 
     def _signal(self, shown: Mapping[Tap, Tensor]) -> Teacher:
         if Tap("final_hidden") in shown:
@@ -213,7 +214,9 @@ class Objective:
         if self._mode == "measure" or not parts:
             return hidden
         shares = [self._factor(term, name) * value for term, values in parts for name, value in values.items()]
-        return _WithLoss.apply(hidden, torch.stack(shares).sum())
+        joined = _WithLoss.apply(hidden, torch.stack(shares).sum())
+        # megatron-core frees what a stage puts out, and will not free a view.
+        return make_viewless_tensor(joined, requires_grad=True, keep_graph=True)
 
     def _micro_of(self, index: int) -> _Micro | None:
         """The micro-batch that a layer is running, None where nothing is to be compared.
