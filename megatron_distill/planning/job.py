@@ -1,0 +1,223 @@
+"""What is to be planned: the flags of tools/plan.py, and the job that they describe."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from megatron_distill.checkpoint.manifest import find_checkpoint, read_manifest
+from megatron_distill.config.distillation_cost import METHODS, Wire, loss_names
+from megatron_distill.config.error import ConfigError
+from megatron_distill.config.model import PRESETS, ModelConfig, ModelShape
+from megatron_distill.pruning.when import parse_tokens, tokens_to_iters
+
+from .device import DEVICES, Device
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """How to divide GPUs between teacher and student, and what a run will cost. Example:
+    python tools/plan.py --teacher palm-1.1b-paper --layers 12 --gpus 8 --method minilm"""
+
+    teacher: str | None = None
+    """Model that teaches: a named size, such as palm-1.1b-paper, or a run or checkpoint folder."""
+    student: str | None = None
+    """Model that is trained, before layers are removed; the teacher's if absent."""
+    layers: int | None = None
+    """Layers of the student that stay; all if absent."""
+    method: Literal["none", "vanilla", "minilm", "homotopic"] = "vanilla"
+    """The papers' methods; none is without a teacher."""
+    loss: tuple[str, ...] | None = None
+    """Instead of --method: the losses besides the cross-entropy, as pretrain_distill.py takes them."""
+    gpus: int | None = None
+    """Ranks of the whole job, one a GPU."""
+    gpus_per_node: int = 8
+    """Tensor parallelism stays within a node."""
+    device: Literal["a100-80gb", "a100-40gb", "h100", "h200", "cpu"] = "a100-80gb"
+    """What each rank runs on."""
+    mfu: float = 0.4
+    """Share of the peak FLOP/s that matrix products reach."""
+    teacher_placement: Literal["any", "separate", "colocated"] = "any"
+    """Ranks of its own for the teacher, the student's, or whichever is faster."""
+    bridge_wire: Literal["hidden", "logits", "topk"] = "hidden"
+    """What a teacher on ranks of its own sends for vanilla."""
+    bridge_topk: int = 64
+    """Probabilities a token with --bridge-wire topk."""
+    seq_length: int = 2048
+    """Tokens in one sample."""
+    global_batch_size: int = 1024
+    """Samples of one optimizer step, over all ranks."""
+    micro_batch_size: int | None = None
+    """Samples at once on a data-parallel rank; the best is looked for if absent."""
+    train_tokens: str = "20B"
+    """Length of the run, seed phase included."""
+    pruning_seed_tokens: str = "0"
+    """Tokens before layers are removed, with all of them and without the teacher (1B in the papers)."""
+    nominal_tokens: bool = False
+    """Count tokens as the papers do: a batch of 2,097,152 is 2M, so 20B are 10,000 steps."""
+    optimizer: Literal["lion", "adamw"] = "lion"
+    """lion keeps one fp32 moment a weight, adamw two."""
+    recompute_granularity: Literal["none", "full"] = "none"
+    """full: keep only the input of each layer and compute it again in the backward pass."""
+    top: int = 5
+    """Splits to show."""
+    json: bool = False
+    """Print one JSON object instead of text."""
+    papers: bool = False
+    """Print the published FLOPs of arXiv:2305.14864 beside ours, and nothing else."""
+
+    def __post_init__(self) -> None:
+        counts = ("layers", "gpus", "gpus_per_node", "global_batch_size", "micro_batch_size", "bridge_topk", "top")
+        for name, least in {**dict.fromkeys(counts, 1), "seq_length": 2}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"--{name.replace('_', '-')} {value} must be at least {least}")
+        if not 0 < self.mfu <= 1:
+            raise ConfigError(f"--mfu {self.mfu} must be above 0 and at most 1")
+        if self.papers:
+            return
+        if self.gpus is None:
+            raise ConfigError("--gpus is missing; give the number of ranks of the whole job")
+        loss_names(self.losses)
+        if self.losses and self.teacher is None:
+            raise ConfigError("--teacher is missing; give a model such as palm-1.1b-paper, or --method none")
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What the method adds to the cross-entropy."""
+        return METHODS[self.method] if self.loss is None else self.loss
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder as it is given: what it is, and how many of its layers are there."""
+
+    name: str
+    shape: ModelShape
+    num_layers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run, resolved, except for how its ranks are used."""
+
+    student: Model
+    """Before layers are removed."""
+    kept_layers: int
+    teacher: Model | None
+    losses: tuple[str, ...]
+    wire: Wire
+    topk: int
+    placement: str
+    gpus: int
+    gpus_per_node: int
+    device: Device
+    mfu: float
+    seq_length: int
+    global_batch_size: int
+    micro_batch_size: int | None
+    total_steps: int
+    seed_steps: int
+    optimizer: str
+    recompute: bool
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one optimizer step."""
+        return self.global_batch_size * self.seq_length
+
+    @property
+    def has_seed_phase(self) -> bool:
+        """Whether all layers are trained for a while."""
+        return self.seed_steps > 0 and self.kept_layers < self.student.num_layers
+
+
+def make_job(config: PlanConfig) -> Job:
+    """Resolve and check what is to be planned.
+
+    Raises:
+        ConfigError: a model that is not there, a teacher that does not fit the method, or tokens that make no run.
+    """
+    assert config.gpus is not None
+    name = config.student or config.teacher
+    if name is None:
+        raise ConfigError("--student is missing; give a model such as palm-300m-paper, or a run folder")
+    student = find_model("--student", name)
+    teacher = find_model("--teacher", config.teacher) if config.teacher and config.losses else None
+    kept = config.layers or student.num_layers
+    if kept > student.num_layers:
+        raise ConfigError(f"--layers {kept} must be at most {student.num_layers}, the layers of {name}")
+    per_step = config.global_batch_size * config.seq_length
+    total, seed = (
+        tokens_to_iters(parse_tokens(text), per_step, nominal=config.nominal_tokens)
+        for text in (config.train_tokens, config.pruning_seed_tokens)
+    )
+    if seed >= total:
+        raise ConfigError(f"--pruning-seed-tokens are {seed} steps, which must be fewer than the run's {total}")
+    if teacher is not None:
+        check_pair(student, kept, teacher, config.losses)
+    return Job(
+        student=student,
+        kept_layers=kept,
+        teacher=teacher,
+        losses=config.losses,
+        wire=config.bridge_wire,
+        topk=config.bridge_topk,
+        placement="none" if teacher is None else config.teacher_placement,
+        gpus=config.gpus,
+        gpus_per_node=config.gpus_per_node,
+        device=DEVICES[config.device],
+        mfu=config.mfu,
+        seq_length=config.seq_length,
+        global_batch_size=config.global_batch_size,
+        micro_batch_size=config.micro_batch_size,
+        total_steps=total,
+        seed_steps=seed,
+        optimizer=config.optimizer,
+        recompute=config.recompute_granularity == "full",
+    )
+
+
+def find_model(flag: str, name: str) -> Model:
+    """The model of a name or of a folder.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if name in PRESETS:
+        shape = ModelConfig(model=name).shape()
+        return Model(name, shape, shape.num_layers)
+    if not Path(name).exists():
+        near = difflib.get_close_matches(name, PRESETS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(PRESETS))}"
+        raise ConfigError(f"{flag} {name} is no named size and no folder; {hint}")
+    manifest = read_manifest(find_checkpoint(Path(name)))
+    return Model(name, manifest.shape, len(manifest.layers))
+
+
+def check_pair(student: Model, kept: int, teacher: Model, losses: tuple[str, ...]) -> None:
+    """Raise ConfigError unless the teacher has what the losses compare."""
+    names = loss_names(losses)
+    ours, theirs = student.shape, teacher.shape
+    needs = (
+        ("vanilla", "padded vocabulary", ours.padded_vocab_size, theirs.padded_vocab_size),
+        ("embedding-table", "padded vocabulary", ours.padded_vocab_size, theirs.padded_vocab_size),
+        ("embedding-table", "width", ours.hidden_size, theirs.hidden_size),
+        ("hidden-states", "width", ours.hidden_size, theirs.hidden_size),
+        ("attention-scores", "number of attention heads", ours.num_attention_heads, theirs.num_attention_heads),
+        ("attention-outputs", "number of attention heads", ours.num_attention_heads, theirs.num_attention_heads),
+    )
+    for loss, what, own, other in needs:
+        if loss in names and own != other:
+            raise ConfigError(
+                f"loss {loss} needs the same {what} on both sides, but the student {student.name} has {own:,} and the "
+                f"teacher {teacher.name} {other:,}; give another teacher or method"
+            )
+    for loss in sorted(names & {"hidden-states", "attention-scores", "attention-outputs"}):
+        if kept > teacher.num_layers:
+            raise ConfigError(
+                f"loss {loss} needs a teacher layer for each of the student's {kept}, but {teacher.name} has "
+                f"{teacher.num_layers}; lower --layers"
+            )
