@@ -12,7 +12,8 @@ import sys
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
 from megatron_distill.planning.describe import as_json, describe, describe_papers
-from megatron_distill.planning.job import PlanConfig, make_job
+from megatron_distill.planning.job import make_job
+from megatron_distill.planning.request import PlanConfig
 from megatron_distill.planning.search import find_splits, shown
 
 

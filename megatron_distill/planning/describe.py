@@ -13,7 +13,8 @@ from megatron_distill.config.run import Layout
 from .job import Job
 from .memory import MICRO_BATCHES_AHEAD, Memory, bridge_bytes
 from .papers import PUBLISHED
-from .search import USABLE, Split
+from .search import USABLE
+from .split import Split
 from .timing import flops_by_stage, seed_flops_by_stage
 
 GIB = 2**30
@@ -28,6 +29,8 @@ def describe(job: Job, splits: list[Split]) -> str:
             f"run: {job.total_steps:,} steps of {job.tokens_per_step:,} tokens, {job.seed_steps:,} of them seed phase",
             f"FLOPs: {cost['true']:.4g} (attention, losses and seed phase included), {cost['paper']:.4g} as the papers "
             "count",
+            f"FLOPs a token after it: {cost['student_per_token']:.4g} on the student's ranks, "
+            f"{cost['teacher_per_token']:.4g} on the teacher's",
             "",
             _table(splits),
             "",
@@ -166,7 +169,7 @@ def _ranks(split: Split) -> list[str]:
 
 
 def _memory_lines(split: Split) -> list[str]:
-    lines = [f"  GiB of a student rank: {_parts(split.student_memory)}"]
+    lines = [f"  GiB of a student rank in its fuller phase: {_parts(split.student_memory)}"]
     if split.teacher_memory is not None:
         lines.append(f"  GiB of a teacher rank: {_parts(split.teacher_memory)}")
     return lines

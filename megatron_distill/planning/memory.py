@@ -8,8 +8,9 @@ With e bytes an element (2 in bf16, 4 on a CPU), N the parameters of a stage ove
     activations   e x tokens of a micro-batch x layers of the stage x micro-batches in flight x a, where
                   a = 2 d for each norm (its input and output; over t with sequence parallelism, which is assumed), plus
                   over t: q, k, v and q, k once more after rotation, the attention's output (PaLM: twice, it is joined
-                  with the feed-forward's), and 4 f of a gated feed-forward or 2 f of a plain one;
-                  with recomputation a = d for each layer, and all of one layer
+                  with the feed-forward's), q and k once more in a norm over the full width or twice in RMSNorm, and
+                  4 f of a gated feed-forward, 2 f of a plain one, f with ReLU;
+                  with recomputation d for each layer, and a once
     loss          fused with a teacher: two chunks of 48 MiB and the hidden states' gradient; else e + 8 bytes for each
                   entry of the logits; relations and scores: four blocks of 128 queries in fp32, all heads
     teacher       colocated: its weights and one layer's activations; separate: the copy of its output matrix or
@@ -106,9 +107,13 @@ def layer_activations(shape: ModelShape, tensor: int) -> float:
     """Elements a token that one layer keeps for the backward pass on each of `tensor` ranks."""
     block = shape.block
     queries, groups = shape.num_attention_heads * shape.head_dim, shape.num_query_groups * shape.head_dim
-    norms, outputs, feed_forwards = (1, 2, 4) if block is None else (2, 1, 4 if block.gated else 2)
-    attention = queries + 2 * groups + (queries + groups) + outputs * queries
-    return (2 * norms * shape.hidden_size + attention + feed_forwards * shape.ffn_hidden_size) / tensor
+    attention = queries + 2 * groups + (queries + groups) + queries
+    if block is None:
+        attention += queries + (2 * queries if shape.qk_layernorm == "full" else 0)
+        return (2 * shape.hidden_size + attention + 4 * shape.ffn_hidden_size) / tensor
+    attention += 2 * (queries + groups) if block.qk_norm else 0
+    feed_forward = (4 if block.gated else 1 if block.activation == "relu" else 2) * shape.ffn_hidden_size
+    return (4 * shape.hidden_size + attention + feed_forward) / tensor
 
 
 def _student_stage(

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from megatron_distill.config.model import ModelConfig, ModelShape
 from megatron_distill.config.run import Layout
-from megatron_distill.planning.job import Job, PlanConfig, make_job
+from megatron_distill.planning.job import Job, make_job
 from megatron_distill.planning.memory import (
     layer_activations,
     parameters_of_stage,
     student_memory,
     teacher_memory,
 )
+from megatron_distill.planning.request import PlanConfig
 from tests.support.public_models import public_shape
 from tests.support.ranks import launch
 from tests.support.worlds import student_world
@@ -55,10 +56,10 @@ def check_activations(rank: int, name: str) -> None:
             kept.pop(parameter.untyped_storage().data_ptr(), None)
         estimate = 4 * SEQ * BATCH * layer_activations(shape, tensor=1)
         assert out.requires_grad
-        assert 0.85 < sum(kept.values()) / estimate < 1.2, sum(kept.values()) / estimate
+        assert 0.8 < sum(kept.values()) / estimate < 1.2, sum(kept.values()) / estimate
 
 
-@pytest.mark.parametrize("name", ["palm-tiny", "palm-tiny-paper", "llama", "gpt2"])
+@pytest.mark.parametrize("name", ["palm-tiny", "palm-tiny-paper", "llama", "qwen3", "gpt2", "opt"])
 def test_activations_are_about_what_autograd_keeps(name: str, tmp_path: Path) -> None:
     launch(check_activations, 1, 60.0, tmp_path, {"name": name})
 
@@ -100,7 +101,7 @@ def test_recomputation_keeps_the_inputs_of_layers() -> None:
     full, none = (
         student_memory(job(recompute_granularity=how), ONE, 1, colocated=False).activations for how in ("full", "none")
     )
-    each = 2 * 2048 * 17 * 2048
+    each = 2 * 2048 * 19 * 2048
     assert none == 12 * each
     assert full == 12 * 2 * 2048 * 2048 + each
 

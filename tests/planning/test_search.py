@@ -14,8 +14,10 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
 from megatron_distill.config.run import RunConfig, layout
 from megatron_distill.planning.describe import recommended_flags
-from megatron_distill.planning.job import Job, PlanConfig, make_job
-from megatron_distill.planning.search import Split, find_splits, shown
+from megatron_distill.planning.job import Job, make_job
+from megatron_distill.planning.request import PlanConfig
+from megatron_distill.planning.search import find_splits, shown
+from megatron_distill.planning.split import Split
 
 PAPER = {"teacher": "palm-1.1b-paper", "layers": 12, "nominal_tokens": True, "pruning_seed_tokens": "1B"}
 
