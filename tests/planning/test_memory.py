@@ -24,6 +24,7 @@ from tests.support.worlds import student_world
 
 ONE = Layout(tensor=1, pipeline=1, data=1, num_microbatches=8)
 SEQ, BATCH = 64, 2
+HERE = {"colocated": False}
 
 
 def job(**changes: object) -> Job:
@@ -104,6 +105,19 @@ def test_recomputation_keeps_the_inputs_of_layers() -> None:
     each = 2 * 2048 * 19 * 2048
     assert none == 12 * each
     assert full == 12 * 2 * 2048 * 2048 + each
+
+
+def test_the_first_stage_keeps_as_many_micro_batches_as_there_are_stages() -> None:
+    alone = student_memory(job(method="none"), ONE, 1, colocated=False)
+    staged = student_memory(job(method="none"), Layout(tensor=1, pipeline=4, data=1, num_microbatches=8), 1, **HERE)
+    few = student_memory(job(method="none"), Layout(tensor=1, pipeline=2, data=1, num_microbatches=1), 1, **HERE)
+    assert staged.activations == alone.activations == 2 * few.activations
+
+
+def test_what_crosses_the_bridge_is_kept_for_four_micro_batches_or_one() -> None:
+    sent = 2048 * (1 + 12 * 3) * 2 * 2048
+    assert student_memory(job(method="homotopic"), ONE, 1, colocated=False).bridge == 4 * sent
+    assert student_memory(job(method="homotopic"), ONE, 1, colocated=True).bridge == sent
 
 
 def test_a_teacher_keeps_no_gradients_and_sends_ahead() -> None:

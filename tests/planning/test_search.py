@@ -14,10 +14,11 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
 from megatron_distill.config.run import RunConfig, layout
 from megatron_distill.planning.describe import recommended_flags
-from megatron_distill.planning.job import Job, make_job
+from megatron_distill.planning.job import Job, Model, make_job
 from megatron_distill.planning.request import PlanConfig
 from megatron_distill.planning.search import find_splits, shown
 from megatron_distill.planning.split import Split
+from tests.support.public_models import public_shape
 
 PAPER = {"teacher": "palm-1.1b-paper", "layers": 12, "nominal_tokens": True, "pruning_seed_tokens": "1B"}
 
@@ -186,6 +187,7 @@ def test_the_trainer_accepts_the_students_flags(method: str, gpus: int) -> None:
         model = ["--model", "palm-1.1b-paper", "--global-batch-size", "1024", "--train-tokens", "20B"]
         config = parse(RunConfig, [*model, *student, "--save", "run", "--dry-run"])
         assert layout(config, split.student.world_size, 16, 50304) == split.student
+        assert config.parallel.sequence_parallel == (split.student.tensor > 1)
 
 
 def test_a_separate_split_is_always_shown() -> None:
@@ -194,6 +196,22 @@ def test_a_separate_split_is_always_shown() -> None:
     assert few[:2] == splits[:2] and len(few) == 3
     assert few[2].teacher is not None and few[2] == next(s for s in splits if s.teacher)
     assert len(shown(find_splits(job(method="none")), 2)) == 2
+
+
+def test_what_tensor_and_pipeline_sizes_must_divide() -> None:
+    assert {s.student.tensor for s in find_splits(job(seq_length=2046, method="none"))} == {1, 2}
+    stages = {"method": "none", "layers": 16, "gpus": 16, "micro_batch_size": 1}
+    assert {s.student.pipeline for s in find_splits(job(**stages))} == {1, 2, 4, 8}  # 24 layers in the seed phase
+    assert 16 in {s.student.pipeline for s in find_splits(job(**stages, pruning_seed_tokens="0"))}
+    grouped = Model("llama", replace(public_shape("llama"), padded_vocab_size=128), 4)  # 4 heads, 2 of keys and values
+    given = replace(job(method="none", seq_length=32), student=grouped, kept_layers=4, seed_steps=0)
+    assert {s.student.tensor for s in find_splits(given)} == {1, 2}
+
+
+def test_a_micro_batch_is_large_enough_and_not_larger() -> None:
+    assert find_splits(job(method="none"))[0].micro_batch_size == 8
+    assert find_splits(job(method="none", seq_length=512))[0].micro_batch_size == 32
+    assert find_splits(job(method="none", micro_batch_size=4))[0].micro_batch_size == 4
 
 
 def test_too_little_memory_says_how_much_is_needed() -> None:
