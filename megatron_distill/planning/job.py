@@ -82,7 +82,9 @@ def make_job(config: PlanConfig) -> Job:
     )
     if seed >= total:
         raise ConfigError(f"--pruning-seed-tokens are {seed} steps, which must be fewer than the run's {total}")
+    check_positions(student, config.seq_length)
     if teacher is not None:
+        check_positions(teacher, config.seq_length)
         check_pair(student, kept, teacher, config.losses)
     return Job(
         student=student,
@@ -121,6 +123,16 @@ def find_model(flag: str, name: str) -> Model:
         raise ConfigError(f"{flag} {name} is no named size and no folder; {hint}")
     manifest = read_manifest(find_checkpoint(Path(name)))
     return Model(name, manifest.shape, len(manifest.layers))
+
+
+def check_positions(model: Model, seq_length: int) -> None:
+    """Raise ConfigError where sequences are longer than the positions that a model has learned."""
+    shape = model.shape
+    if shape.block is not None and not shape.block.rotary_dim and seq_length > shape.max_position_embeddings:
+        raise ConfigError(
+            f"--seq-length {seq_length} must be at most {shape.max_position_embeddings}, the positions that "
+            f"{model.name} has learned"
+        )
 
 
 def check_pair(student: Model, kept: int, teacher: Model, losses: tuple[str, ...]) -> None:
