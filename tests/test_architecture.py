@@ -106,7 +106,9 @@ def test_importing_is_silent() -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
-@pytest.mark.parametrize("module", ["", ".config.run", ".training.plan", ".training.dry_run", ".report.summary"])
+@pytest.mark.parametrize(
+    "module", ["", ".config.run", ".training.plan", ".training.dry_run", ".report.summary", ".planning.describe"]
+)
 def test_what_needs_no_torch_does_not_import_it(module: str) -> None:
     code = f"import sys, megatron_distill{module}; print([m for m in ('torch', 'megatron') if m in sys.modules])"
     assert run_python("-c", code).stdout == "[]\n"
