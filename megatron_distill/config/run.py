@@ -63,7 +63,7 @@ class RunConfig:
             missing = "--teacher-placement separate or colocated" if losses else "--loss, such as vanilla"
             given = f"--loss {' '.join(losses)}" if losses else f"--teacher-placement {placement}"
             raise ConfigError(f"{given} needs {missing}")
-        if losses and self.teacher.load is None and self.checkpoint.load is None:
+        if losses and self.teacher.load is None and self.checkpoint.load is None and not self.dry_run:
             raise ConfigError("a teacher needs --teacher-load, or --load, to say which model it is")
         if placement == "colocated" and self.parallel.pipeline_model_parallel_size > 1:
             raise ConfigError(

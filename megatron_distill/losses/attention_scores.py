@@ -53,9 +53,15 @@ def attention_score_loss(
     return total_over(group, part) / (heads * size_of(group) * (len(mask) + 1) / 2)
 
 
-def _squared_difference(student: Tensor, teacher: Tensor, future: Tensor) -> tuple[Tensor, Tensor]:
-    difference = student.sub_(teacher).masked_fill_(future, 0)
-    return torch.mul(difference, difference, out=teacher).sum(-1), difference.mul_(2)
+def _squared_difference(
+    student: Tensor, teacher: Tensor, scales: tuple[float, float], future: Tensor
+) -> tuple[Tensor, Tensor, float]:
+    """Of scores that were scaled alike; the difference stays in the precision of the products it is made of."""
+    difference = student.sub_(teacher) if scales[0] == scales[1] else student.mul_(scales[0]) - teacher * scales[1]
+    scale = scales[0] if scales[0] == scales[1] else 1.0
+    difference[..., -len(future) :].masked_fill_(future, 0)
+    norms = torch.linalg.vector_norm(difference, dim=-1, dtype=torch.promote_types(difference.dtype, torch.float32))
+    return norms.square_() * scale**2, difference, 2 * scale * scales[0]
 
 
 @loss("attention-scores")

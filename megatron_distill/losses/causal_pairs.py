@@ -18,10 +18,10 @@ from torch import Tensor
 QUERY_BLOCK = 128
 BLOCK_BYTES = 2**22
 
-Compare = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From the scores of student and teacher [heads, queries, keys], which it may overwrite, and which of them are in the
-future [queries, keys], to the loss of each query [heads, queries] and its gradient by the student's scores, 0 in the
-future."""
+Compare = Callable[[Tensor, Tensor, tuple[float, float], Tensor], tuple[Tensor, Tensor, float]]
+"""From the products X1 X2^T of student and teacher [heads, queries, keys], which it may overwrite, 1 / sqrt(d_r) of
+both, and which of the last keys are in the future of which query [queries, as many keys], to the loss of each query
+[heads, queries], and its gradient by the student's products as a tensor, 0 in the future, and a factor."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,20 @@ class _CausalPairSum(torch.autograd.Function):
         dtype = torch.promote_types(x1.dtype, torch.float32)
         total = torch.zeros((), dtype=dtype, device=x1.device)
         gradients = [torch.zeros_like(x, dtype=dtype) for x in ((s1, s2) if pairs.wants_gradient else ())]
+        scales = 1 / math.sqrt(s1.shape[-1]), 1 / math.sqrt(t1.shape[-1])
         for heads, queries, future in _blocks(s1):
             keys = slice(0, queries.stop)
-            own, other = _scores(s1, s2, heads, queries, dtype), _scores(t1, t2, heads, queries, dtype)
-            loss, gradient = pairs.compare(own, other, future)
+            own, other = (torch.bmm(x[heads, queries], y[heads, keys].transpose(1, 2)) for x, y in ((s1, s2), (t1, t2)))
+            loss, gradient, factor = pairs.compare(own, other, scales, future)
             weight = weights[heads, queries].to(dtype)
             total += (loss * weight).sum()
             if not pairs.wants_gradient:
                 continue
-            low = gradient.mul_(weight.unsqueeze(-1) / math.sqrt(s1.shape[-1])).to(s1.dtype)
-            _accumulate(gradients[0][heads, queries], low, s2[heads, keys])
-            _accumulate(gradients[1][heads, keys], low.transpose(1, 2), s1[heads, queries])
+            # Weights go to the rows of the narrow tensors: the scores are the wide ones.
+            low, by_row = gradient.to(s1.dtype), (weight * factor).unsqueeze(-1)
+            gradients[0][heads, queries].add_(torch.bmm(low, s2[heads, keys]) * by_row)
+            weighted = (s1[heads, queries] * by_row).to(s1.dtype)
+            _accumulate(gradients[1][heads, keys], low.transpose(1, 2), weighted)
         ctx.save_for_backward(*(_as_before(g, x) for g, x in zip(gradients, (x1, x2), strict=False)))
         return total
 
@@ -85,19 +88,14 @@ def _as_before(gradient: Tensor, x: Tensor) -> Tensor:
 
 
 def _blocks(x: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Some heads, some queries, and which keys up to the last of these queries are in the future of which."""
+    """Some heads, some queries, and which keys of the same places are in the future of which of them."""
     heads, seq, _ = x.shape
     for start in range(0, seq, QUERY_BLOCK):
         stop = min(start + QUERY_BLOCK, seq)
-        future = torch.ones(stop - start, stop, dtype=torch.bool, device=x.device).triu_(start + 1)
+        future = torch.ones(stop - start, stop - start, dtype=torch.bool, device=x.device).triu_(1)
         step = heads if x.is_cuda else max(1, BLOCK_BYTES // (4 * (stop - start) * stop))
         for first in range(0, heads, step):
             yield slice(first, min(first + step, heads)), slice(start, stop), future
-
-
-def _scores(x1: Tensor, x2: Tensor, heads: slice, queries: slice, dtype: torch.dtype) -> Tensor:
-    product = torch.bmm(x1[heads, queries], x2[heads, : queries.stop].transpose(1, 2)).to(dtype)
-    return product.mul_(1 / math.sqrt(x1.shape[-1]))
 
 
 def _accumulate(into: Tensor, left: Tensor, right: Tensor) -> None:

@@ -60,14 +60,21 @@ def relation_loss(
     return total_over(group, part) / relation_heads
 
 
-def _row_divergence(student: Tensor, teacher: Tensor, future: Tensor) -> tuple[Tensor, Tensor]:
+def _row_divergence(
+    student: Tensor, teacher: Tensor, scales: tuple[float, float], future: Tensor
+) -> tuple[Tensor, Tensor, float]:
     """KL(softmax(teacher) || softmax(student)) of each row over its past."""
-    log_q = student.masked_fill_(future, -torch.inf).log_softmax(-1)
-    log_p = teacher.masked_fill_(future, -torch.inf).log_softmax(-1)
+    log_q, log_p = (_log_softmax(x, scale, future) for x, scale in zip((student, teacher), scales, strict=True))
     p = log_p.exp()
-    gradient = torch.sub(log_q.exp(), p, out=student)
-    loss = log_p.sub_(log_q).masked_fill_(future, 0).mul_(p).sum(-1)
-    return loss, gradient
+    log_p.sub_(log_q)
+    log_p[..., -len(future) :].masked_fill_(future, 0)  # of -inf - -inf
+    return log_p.mul_(p).sum(-1), log_q.exp_().sub_(p), scales[0]
+
+
+def _log_softmax(products: Tensor, scale: float, future: Tensor) -> Tensor:
+    scores = products.to(torch.promote_types(products.dtype, torch.float32)).mul_(scale)
+    scores[..., -len(future) :].masked_fill_(future, -torch.inf)
+    return scores.log_softmax(-1)
 
 
 @loss("minilm")

@@ -177,7 +177,7 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         warmup_iters=warmup,
         initial_layers=initial,
         removal=removal,
-        teacher=_teacher(config, lay),
+        teacher=_teacher(config, lay, shape),
         distils_from=removal.seed_iters if removal else 0,
         resume_from=resume_from,
         load_from=None if resume_from else load_from,
@@ -213,28 +213,32 @@ def _shape(config: RunConfig, source: Manifest | None, where: str) -> ModelShape
     return source.shape
 
 
-def _teacher(config: RunConfig, student: Layout) -> TeacherPlan | None:
+def _teacher(config: RunConfig, student: Layout, unpruned: ModelShape) -> TeacherPlan | None:
     if config.teacher.placement == "none":
         return None
-    checkpoint = find_checkpoint(Path(config.teacher.load or str(config.checkpoint.load)))
-    manifest = read_manifest(checkpoint)
-    shape = manifest.shape
+    named = config.teacher.load or config.checkpoint.load
+    if named is None:  # a dry run from fresh weights, whose teacher would be what it starts from
+        checkpoint, shape, layers, tokens = Path("none-yet"), unpruned, tuple(range(unpruned.num_layers)), 0
+    else:
+        checkpoint = find_checkpoint(Path(named))
+        manifest = read_manifest(checkpoint)
+        shape, layers, tokens = manifest.shape, manifest.layers, manifest.consumed_tokens
     lay = teacher_layout(config, student, shape.num_attention_heads, shape.padded_vocab_size)
     _check_groups(shape, lay.tensor, "the teacher", "--teacher-tensor-model-parallel-size")
-    if len(manifest.layers) % lay.pipeline:
+    if len(layers) % lay.pipeline:
         raise ConfigError(
-            f"the teacher's {len(manifest.layers)} layers must be a multiple of --teacher-pipeline-model-parallel-size "
+            f"the teacher's {len(layers)} layers must be a multiple of --teacher-pipeline-model-parallel-size "
             f"{lay.pipeline}; change it"
         )
     _check_positions(shape, config.data.seq_length, checkpoint)
-    kept = f"{len(manifest.layers)} of {shape.num_layers} layers x {shape.hidden_size}"
+    kept = f"{len(layers)} of {shape.num_layers} layers x {shape.hidden_size}"
     return TeacherPlan(
         checkpoint=checkpoint,
         shape=shape,
-        layers=manifest.layers,
+        layers=layers,
         layout=lay,
         separate=config.teacher.placement == "separate",
-        identity=f"a {shape.family} of {kept} after {manifest.consumed_tokens} tokens",
+        identity=f"a {shape.family} of {kept} after {tokens} tokens",
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_distill.config.distillation_cost import METHODS as LOSSES
 from megatron_distill.config.flags import parse
 from megatron_distill.config.run import RunConfig
 from tests.support.runs import ROOT, environment
@@ -26,6 +27,7 @@ COMPRESS = {  # the same, v2: layers that leave, parameters before and after, le
     "300m": ((1, 3, 5, 7, 9, 11, 12, 14, 16, 18, 20, 22), "303,515,648", "177,514,496", 3e-5, "2.122e+19"),
     "1.1b": (tuple(range(1, 13)), "1,110,347,776", "606,687,232", 2e-5, "7.252e+19"),
 }
+METHODS = {name: losses for name, losses in LOSSES.items() if losses}
 
 
 def call(script: str, *arguments: str, path: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +67,7 @@ def check_common(config: RunConfig, learning_rate: float) -> None:
 def test_bash_understands_it(script: Path) -> None:
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    if script.name not in ("environment.sh", "launch.sh"):  # these are sourced
+    if script.name not in ("environment.sh", "launch.sh", "method.sh"):  # these are sourced
         assert script.read_text().startswith("#!/usr/bin/env bash\n#")
         assert "\nset -euo pipefail\n" in script.read_text()
 
@@ -103,6 +105,43 @@ def test_where_and_how_many(tmp_path: Path) -> None:
     config, lines = dry_run("compress/300m.sh", LAYOUT="alt-output", REMOVE="8", RUNS=str(tmp_path))
     assert "  before step 501: layers 8, 10, 12, 14, 16, 18, 20, 22" in lines
     assert config.checkpoint.save == f"{tmp_path}/palm-300m-alt-output-8-0"
+
+
+@pytest.mark.parametrize("size", COMPRESS)
+@pytest.mark.parametrize("method", METHODS)
+def test_distillation(method: str, size: str) -> None:
+    kd_flops = {"300m": "3.331e+19", "1.1b": "1.168e+20"}[size]  # Table 4, the same for all methods
+    config, lines = dry_run(f"kd/{method}-{size}.sh", FLAVOUR="-paper", RUNS="no-such-folder")
+    plain, _ = dry_run(f"compress/{size}.sh", FLAVOUR="-paper", RUNS="no-such-folder")
+    assert config.distillation.loss == METHODS[method] and config.distillation.lm_weight == 1
+    assert config.teacher.placement == "colocated"
+    assert (config.training, config.optimizer, config.pruning) == (plain.training, plain.optimizer, plain.pruning)
+    assert config.checkpoint.save == f"no-such-folder/palm-{size}-paper-{method}"
+    assert any(f"{kd_flops} as the papers count" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("script", "wanted"),
+    [
+        ("lambda", [f"vanilla-lambda-{weight}" for weight in (1, 2, 4, 8)]),
+        ("no-lm", ["minilm-no-lm", "homotopic-no-lm"]),
+    ],
+)
+def test_ablations(script: str, wanted: list[str]) -> None:
+    done = call(f"ablations/{script}.sh", "--dry-run", RUNS="no-such-folder")
+    assert done.returncode == 0, done.stderr
+    commands = [line.split("pretrain_distill.py ")[1] for line in done.stdout.splitlines() if line.startswith("+ ")]
+    configs = [parse(RunConfig, shlex.split(command)) for command in commands]
+    assert [config.checkpoint.save for config in configs] == [f"no-such-folder/palm-1.1b-{name}" for name in wanted]
+    if script == "lambda":
+        assert [config.distillation.losses()[0].weight for config in configs] == [1, 2, 4, 8]
+    else:
+        assert all(config.distillation.lm_weight == 0 for config in configs)
+
+
+def test_a_separate_teacher() -> None:
+    config, _ = dry_run("kd/minilm-1.1b.sh", TEACHER="separate", TEACHER_DP="4", GPUS="8", RUNS="no-such-folder")
+    assert (config.teacher.placement, config.teacher.num_ranks) == ("separate", 4)
 
 
 def test_what_follows_the_script_wins() -> None:

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Homotopic distillation of palm-1.1b into half of its layers, as the papers do (arXiv:2305.14864v2, section 3): vanilla and every kept layer's hidden states and attention scores, and the embedding table.
+# The same layers, data, schedule and optimizer as examples/compress/1.1b.sh. 300 h on 8 x A100-80GB there.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/method.sh"
+
+distil 1.1b homotopic --loss vanilla hidden-states embedding-table attention-scores "$@"
