@@ -10,25 +10,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 warnings.simplefilter("ignore")
 
 from measure import report, seconds_in_turns  # noqa: E402
-from step_overhead import SIZES, write_corpus  # noqa: E402
+from small_run import small_run  # noqa: E402
 
 from megatron_distill.batch import Batch  # noqa: E402
-from megatron_distill.config.flags import parse  # noqa: E402
-from megatron_distill.config.run import RunConfig  # noqa: E402
-from megatron_distill.parallel.worlds import Role, World, open_world  # noqa: E402
-from megatron_distill.training.plan import RunPlan, make_plan  # noqa: E402
+from megatron_distill.parallel.worlds import World  # noqa: E402
+from megatron_distill.training.plan import RunPlan  # noqa: E402
 
 
 class Clocked(Iterator[Batch]):
@@ -49,14 +44,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40, help="steps of each side that count")
     arguments = parser.parse_args()
-    flags = SIZES["cuda" if torch.cuda.is_available() else "cpu"].split()
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder) / "corpus"
-        write_corpus(corpus, vocab=8192)
-        common = ["--data-path", str(corpus), "--save", folder + "/run", "--train-iters", "100000"]
-        plan = make_plan(parse(RunConfig, [*flags, *common]), world_size=1)
-        with open_world((Role("student", plan.layout),)) as world:
-            measure(plan, world, arguments.rounds)
+    with small_run() as (plan, world):
+        measure(plan, world, arguments.rounds)
 
 
 def measure(plan: RunPlan, world: World, rounds: int) -> None:

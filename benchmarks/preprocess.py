@@ -97,10 +97,12 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     ours = [sys.executable, ROOT / "tools" / "preprocess_data.py", "--input", arguments.input]
     ours += ["--tokenizer", arguments.tokenizer, "--output-prefix", folder / "ours", "--workers", arguments.workers]
     costs: tuple[list[Cost], list[Cost]] = ([], [])
+    # Megatron-LM's scripts look for megatron-core behind all that is installed; they are to use the one they came with.
+    path = os.pathsep.join(filter(None, (str(arguments.megatron_lm or ""), os.environ.get("PYTHONPATH"))))
     sides = list(zip(costs, (ours, peer_command(arguments, folder, engine)), strict=True))
     for i in range(arguments.rounds):
         for found, command in sides if i % 2 else sides[::-1]:
-            found.append(run(command, arguments.workers))
+            found.append(run(command, arguments.workers, path))
     mine, theirs = (statistics.median(cost.seconds for cost in side) for side in costs)
     megabytes = arguments.input.stat().st_size / 1e6
     more = {
@@ -138,10 +140,10 @@ def peer_command(arguments: argparse.Namespace, folder: Path, engine: str) -> li
     return command + (["--use-gigatoken"] if fast else ["--workers", arguments.workers])
 
 
-def run(command: list[object], workers: int) -> Cost:
+def run(command: list[object], workers: int, python_path: str) -> Cost:
     """Start a program and watch it to its end."""
     begun, cpu, peak = time.perf_counter(), cpu_seconds(), 0
-    environment = os.environ | {"RAYON_NUM_THREADS": str(workers)}
+    environment = os.environ | {"RAYON_NUM_THREADS": str(workers), "PYTHONPATH": python_path}
     process = psutil.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
     while process.poll() is None:
         peak = max(peak, memory(process))

@@ -10,30 +10,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 warnings.simplefilter("ignore")
 
 from measure import report, seconds_in_turns  # noqa: E402
+from small_run import small_run  # noqa: E402
 
-from megatron_distill.config.flags import parse  # noqa: E402
-from megatron_distill.config.run import RunConfig  # noqa: E402
-from megatron_distill.data.indexed import IndexedWriter  # noqa: E402
-from megatron_distill.parallel.worlds import Role, World, open_world  # noqa: E402
-from megatron_distill.training.plan import RunPlan, make_plan  # noqa: E402
-
-SIZES = {
-    "cpu": "--hidden-size 256 --num-attention-heads 4 --num-layers 6 --vocab-size 8192 --seq-length 256 "
-    "--micro-batch-size 4 --global-batch-size 8",
-    "cuda": "--model palm-300m --seq-length 2048 --micro-batch-size 8 --global-batch-size 16",
-}
+from megatron_distill.parallel.worlds import World  # noqa: E402
+from megatron_distill.training.plan import RunPlan  # noqa: E402
 
 
 def main() -> None:
@@ -41,23 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30, help="steps of each side that count")
     arguments = parser.parse_args()
-    flags = SIZES["cuda" if torch.cuda.is_available() else "cpu"].split()
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder) / "corpus"
-        write_corpus(corpus, vocab=8192)
-        common = ["--data-path", str(corpus), "--save", folder + "/run"]
-        common += ["--train-iters", "100000", "--log-interval", "1"]
-        plan = make_plan(parse(RunConfig, [*flags, *common]), world_size=1)
-        with open_world((Role("student", plan.layout),)) as world:
-            measure(plan, world, arguments.rounds)
-
-
-def write_corpus(prefix: Path, vocab: int) -> None:
-    """A million random tokens."""
-    generator = np.random.default_rng(0)
-    with IndexedWriter(prefix, np.dtype(np.uint16)) as writer:
-        for _ in range(1000):
-            writer.add_document(generator.integers(0, vocab, 1000))
+    with small_run("--log-interval", "1") as (plan, world):
+        measure(plan, world, arguments.rounds)
 
 
 def measure(plan: RunPlan, world: World, rounds: int) -> None:

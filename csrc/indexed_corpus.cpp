@@ -56,6 +56,11 @@ IndexedCorpus::IndexedCorpus(const std::string& prefix)
     damaged("it should have " + std::to_string(end) + " bytes, it has " + std::to_string(idx_.size()));
   }
   if (marks == 0) damaged("it marks no document");
+  // What is read here and for the borders of the parts lies where the tables meet: asked for at once, since a disk that
+  // is slow to answer answers several together.
+  for (const uint64_t offset : {offsets_at_ - 4, offsets_at_, documents_at_ - 8, documents_at_, end - 8}) {
+    idx_.prefetch(offset);
+  }
   num_documents_ = marks - 1;
   uint64_t bytes = 0;
   if (num_sequences_ > 0) {

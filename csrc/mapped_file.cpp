@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
@@ -42,4 +43,11 @@ void MappedFile::expect(Access access) const {
   if (data_ != nullptr) {
     ::madvise(const_cast<uint8_t*>(data_), size_, access == Access::kRandom ? MADV_RANDOM : MADV_SEQUENTIAL);
   }
+}
+
+void MappedFile::prefetch(uint64_t offset) const {
+  if (offset >= size_) return;
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const uint64_t begin = offset / page * page;
+  ::madvise(const_cast<uint8_t*>(data_) + begin, std::min(page, size_ - begin), MADV_WILLNEED);
 }

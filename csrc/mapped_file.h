@@ -20,6 +20,9 @@ class MappedFile {
   enum class Access { kRandom, kSequential };
   void expect(Access access) const;
 
+  // Has the page around `offset` read while other work goes on; several of these wait for the disk together.
+  void prefetch(uint64_t offset) const;
+
  private:
   const uint8_t* data_ = nullptr;
   uint64_t size_ = 0;

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
 from megatron_distill.data import device_expand
 
+SOURCE = Path(__file__).parents[2] / "csrc" / "expand_tokens.cu"
 NOWHERE = [None] * 5
 """The four outputs and the stream, which nothing may touch."""
 
@@ -22,8 +25,18 @@ def library() -> ctypes.CDLL:
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
-def test_where_nvcc_is_the_build_leaves_a_library() -> None:
-    assert device_expand.LIBRARY.exists()
+def test_where_nvcc_is_the_build_leaves_a_library_for_both_generations() -> None:
+    built = device_expand.LIBRARY.read_bytes()
+    assert b"sm_80" in built and b"sm_90" in built and b"compute_90" in built
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_the_kernel_compiles_as_it_is_now(architecture: str, tmp_path: Path) -> None:
+    command = ["nvcc", "-cubin", f"-arch={architecture}", "-Werror", "all-warnings", str(SOURCE)]
+    done = subprocess.run([*command, "-o", str(tmp_path / "kernel.cubin")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "kernel.cubin").stat().st_size > 0
 
 
 def test_the_library_loads_without_a_driver_and_knows_its_token_sizes(library: ctypes.CDLL) -> None:

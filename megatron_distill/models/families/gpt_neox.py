@@ -14,7 +14,7 @@ from megatron_distill.models.decoder_block import DecoderBlock
 
 from .hf_config import HFConfig, rope_parameters
 from .registry import Family, register
-from .rules import Rule, padded, same
+from .rules import Rule, padded, with_bias
 from .vocabulary import pad_vocabulary
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu"}
@@ -89,22 +89,20 @@ def _rules(shape: ModelShape, layers: tuple[int, ...]) -> list[Rule]:
     hidden, ffn, rows = shape.hidden_size, shape.ffn_hidden_size, shape.padded_vocab_size
     found = [
         padded("embedding.word_embeddings.weight", "gpt_neox.embed_in.weight", rows, shape.vocab_size, hidden),
-        same("decoder.final_layernorm.weight", "gpt_neox.final_layer_norm.weight", hidden),
-        same("decoder.final_layernorm.bias", "gpt_neox.final_layer_norm.bias", hidden),
+        *with_bias("decoder.final_layernorm", "gpt_neox.final_layer_norm", hidden),
     ]
     if not shape.tied:
         found.append(padded("output_layer.weight", "embed_out.weight", rows, shape.vocab_size, hidden))
     for position, index in enumerate(layers):
         ours, theirs = f"decoder.layers.{index}.", f"gpt_neox.layers.{position}."
-        for part, rest, inner in (("weight", (hidden,), (ffn,)), ("bias", (), ())):
-            found += [
-                same(f"{ours}linear_qkv.{part}", f"{theirs}attention.query_key_value.{part}", 3 * hidden, *rest),
-                same(f"{ours}linear_proj.{part}", f"{theirs}attention.dense.{part}", hidden, *rest),
-                same(f"{ours}linear_fc1.{part}", f"{theirs}mlp.dense_h_to_4h.{part}", ffn, *rest),
-                same(f"{ours}linear_fc2.{part}", f"{theirs}mlp.dense_4h_to_h.{part}", hidden, *inner),
-                same(f"{ours}attention_norm.{part}", f"{theirs}input_layernorm.{part}", hidden),
-                same(f"{ours}mlp_norm.{part}", f"{theirs}post_attention_layernorm.{part}", hidden),
-            ]
+        found += [
+            *with_bias(f"{ours}linear_qkv", f"{theirs}attention.query_key_value", 3 * hidden, hidden),
+            *with_bias(f"{ours}linear_proj", f"{theirs}attention.dense", hidden, hidden),
+            *with_bias(f"{ours}linear_fc1", f"{theirs}mlp.dense_h_to_4h", ffn, hidden),
+            *with_bias(f"{ours}linear_fc2", f"{theirs}mlp.dense_4h_to_h", hidden, ffn),
+            *with_bias(f"{ours}attention_norm", f"{theirs}input_layernorm", hidden),
+            *with_bias(f"{ours}mlp_norm", f"{theirs}post_attention_layernorm", hidden),
+        ]
     return found
 
 

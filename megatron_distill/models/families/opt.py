@@ -10,7 +10,7 @@ from megatron_distill.models.decoder_block import DecoderBlock
 
 from .hf_config import HFConfig
 from .registry import Family, register
-from .rules import Rule, padded, same, stacked
+from .rules import Rule, padded, same, stacked, with_bias
 from .vocabulary import pad_vocabulary
 
 _OFFSET = 2
@@ -84,21 +84,20 @@ def _rules(shape: ModelShape, layers: tuple[int, ...]) -> list[Rule]:
     found = [
         padded("embedding.word_embeddings.weight", f"{base}embed_tokens.weight", rows, shape.vocab_size, hidden),
         same("embedding.position_embeddings.weight", f"{base}embed_positions.weight", positions, hidden),
-        same("decoder.final_layernorm.weight", f"{base}final_layer_norm.weight", hidden),
-        same("decoder.final_layernorm.bias", f"{base}final_layer_norm.bias", hidden),
+        *with_bias("decoder.final_layernorm", f"{base}final_layer_norm", hidden),
     ]
     for position, index in enumerate(layers):
         ours, theirs = f"decoder.layers.{index}.", f"{base}layers.{position}."
-        for part, rest, inner in (("weight", (hidden,), (ffn,)), ("bias", (), ())):
+        for part, columns in (("weight", (hidden,)), ("bias", ())):
             qkv = tuple(f"{theirs}self_attn.{name}_proj.{part}" for name in "qkv")
-            found += [
-                stacked(f"{ours}linear_qkv.{part}", qkv, heads, (width,) * 3, *rest),
-                same(f"{ours}linear_proj.{part}", f"{theirs}self_attn.out_proj.{part}", hidden, *rest),
-                same(f"{ours}linear_fc1.{part}", f"{theirs}fc1.{part}", ffn, *rest),
-                same(f"{ours}linear_fc2.{part}", f"{theirs}fc2.{part}", hidden, *inner),
-                same(f"{ours}attention_norm.{part}", f"{theirs}self_attn_layer_norm.{part}", hidden),
-                same(f"{ours}mlp_norm.{part}", f"{theirs}final_layer_norm.{part}", hidden),
-            ]
+            found.append(stacked(f"{ours}linear_qkv.{part}", qkv, heads, (width,) * 3, *columns))
+        found += [
+            *with_bias(f"{ours}linear_proj", f"{theirs}self_attn.out_proj", hidden, hidden),
+            *with_bias(f"{ours}linear_fc1", f"{theirs}fc1", ffn, hidden),
+            *with_bias(f"{ours}linear_fc2", f"{theirs}fc2", hidden, ffn),
+            *with_bias(f"{ours}attention_norm", f"{theirs}self_attn_layer_norm", hidden),
+            *with_bias(f"{ours}mlp_norm", f"{theirs}final_layer_norm", hidden),
+        ]
     return found
 
 

@@ -31,6 +31,14 @@ def same(ours: str, theirs: str, *shape: int) -> Rule:
     return Rule(ours, shape, {theirs: shape}, lambda x: x, lambda x: (x,))
 
 
+def with_bias(ours: str, theirs: str, rows: int, *columns: int) -> list[Rule]:
+    """Weight [rows, *columns] and bias [rows] of a linear layer or, without `columns`, of a norm."""
+    return [
+        same(f"{ours}.weight", f"{theirs}.weight", rows, *columns),
+        same(f"{ours}.bias", f"{theirs}.bias", rows),
+    ]
+
+
 def transposed(ours: str, theirs: str, rows: int, columns: int) -> Rule:
     """Our [rows, columns] for GPT-2's [columns, rows]: its `Conv1D` keeps matrices the other way round."""
     return Rule(ours, (rows, columns), {theirs: (columns, rows)}, lambda x: x.t(), lambda x: (x.t(),))

@@ -17,21 +17,12 @@ from megatron_distill.data.prepare.parts import PartFiles, Recipe
 from megatron_distill.data.prepare.pieces import Piece
 from megatron_distill.data.prepare.worker import decode_job, encode_job
 from megatron_distill.data.tokenizer import load_tokenizer
+from tests.support import recipes
 
 
 @pytest.fixture
 def recipe(bpe_file: Path) -> Recipe:
-    return Recipe(
-        tokenizer=str(bpe_file),
-        tokenizer_fingerprint="",
-        text_key="text",
-        append_eod=True,
-        instructions=False,
-        max_prompt_tokens=0,
-        skip_bad_lines=False,
-        dtype="uint16",
-        eod=0,
-    )
+    return recipes.recipe(str(bpe_file))
 
 
 @pytest.fixture

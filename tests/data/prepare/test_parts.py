@@ -10,20 +10,11 @@ import pytest
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.prepare.forms import Documents
-from megatron_distill.data.prepare.parts import PartFiles, PartWriter, Recipe, Record
+from megatron_distill.data.prepare.parts import PartFiles, PartWriter, Record
 from megatron_distill.data.prepare.pieces import Piece
+from tests.support import recipes
 
-RECIPE = Recipe(
-    tokenizer="tokenizer.json",
-    tokenizer_fingerprint="1234",
-    text_key="text",
-    append_eod=True,
-    instructions=False,
-    max_prompt_tokens=0,
-    skip_bad_lines=False,
-    dtype="uint16",
-    eod=0,
-)
+RECIPE = recipes.recipe()
 PIECE = Piece(Path("a.jsonl"), 0, 10, 5, 10)
 DOCUMENTS = Documents([np.array([1, 2, 3], np.uint32)], [2, 1], [0, 1])
 
