@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-QUERY_BLOCK = 128
+QUERY_BLOCK = 256
 BLOCK_BYTES = 2**22
 
 Compare = Callable[[Tensor, Tensor, tuple[float, float], Tensor], tuple[Tensor, Tensor, float]]
@@ -80,7 +80,7 @@ class _CausalPairSum(torch.autograd.Function):
 def _by_head(x: Tensor, heads: int) -> Tensor:
     """[seq, batch, any heads, their dim] to [batch * heads, seq, head dim]; heads are contiguous features."""
     seq, batch = x.shape[:2]
-    return x.detach().reshape(seq, batch * heads, -1).transpose(0, 1)
+    return x.detach().reshape(seq, batch * heads, -1).transpose(0, 1).contiguous()  # or each block would copy its part
 
 
 def _as_before(gradient: Tensor, x: Tensor) -> Tensor:

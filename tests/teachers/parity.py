@@ -8,6 +8,8 @@ gradient is read off the optimizer state in its checkpoint: Lion's momentum afte
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 import tempfile
@@ -110,6 +112,7 @@ def steps(rank: int, tmp_path: Path, common: list[str], methods: dict[str, list[
         file = str(tmp_path / f"meet{number}")
         store = dist.FileStore(file, worlds.job_size()) if worlds.job_size() > 1 else dist.HashStore()
         with (
+            contextlib.redirect_stdout(io.StringIO()),  # the table alone goes there
             mock.patch.object(worlds, "_store", return_value=store),
             worlds.open_world(roles(plan), timeout_minutes=1.0, bridges=bridges(plan, terms)) as world,
         ):
