@@ -10,8 +10,8 @@ from .summary import as_text
 
 
 def compare(groups: Mapping[str, Sequence[RunRecord]]) -> str:
-    """A table: mean and standard deviation of the perplexity over the runs of a group; parameters, tokens, true FLOPs and
-    FLOPs as the papers count of one, and the mean time."""
+    """A table: mean and standard deviation of the perplexity over the runs of a group, their mean time, and of one
+    parameters, tokens, true FLOPs, and FLOPs as the papers count."""
     rows: list[tuple[str, ...]] = [("run", "seeds", "parameters", "tokens", "FLOPs", "paper FLOPs", "s", "perplexity")]
     for name, runs in groups.items():
         first, perplexities = runs[0].result, [run.result["perplexity"] for run in runs]
