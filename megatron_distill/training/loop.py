@@ -22,15 +22,11 @@ from .feed import Feed
 from .metrics import Metrics
 from .objective import TeacherSource, Weighted
 from .plan import RunPlan
-from .state import StepResult, TrainState
+from .state import StepResult, TooManySkippedSteps, TrainState
 from .step import measure, train_step
 from .student import Student, build_student, save_student
 from .teaching import bytes_per_token, open_teacher
 from .validate import validate
-
-
-class TooManySkippedSteps(RuntimeError):
-    """The gradient was not finite for --max-nan-steps steps in a row."""
 
 
 def check_start(plan: RunPlan) -> None:

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class TooManySkippedSteps(RuntimeError):
+    """The gradient was not finite for --max-nan-steps steps in a row."""
+
+
 @dataclass
 class TrainState:
     """Progress of a run; a checkpoint holds it in full."""
