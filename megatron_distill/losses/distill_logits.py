@@ -34,7 +34,7 @@ from megatron_distill.config.error import ConfigError
 
 from .collectives import max_over, rank_in, sum_over
 from .divergences import Divergence
-from .teacher_signal import DenseTeacher, Teacher, TopKTeacher, num_real, project
+from .teacher_signal import DenseTeacher, Teacher, TopKTeacher, project
 
 BUFFER_BYTES = 48 * 2**20
 """Of each of the two chunks of logits, unless the number of tokens is given."""
@@ -107,7 +107,10 @@ def distill_logits(
     trains = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     streams: Streams = ((1.0, 0.0), (0.0, 1.0)) if weights is None else (weights,)
     chunk = chunk_tokens or _tokens_of_a_chunk(weight, len(hidden))
-    options = (chunk, reduce_hidden_gradient, weight_gradient, num_real(weight.shape[0], vocab_size, group))
+    num_real = weight.shape[0]
+    if vocab_size is not None:
+        num_real = min(max(vocab_size - rank_in(group) * num_real, 0), num_real)
+    options = (chunk, reduce_hidden_gradient, weight_gradient, num_real)
     work = _Work(teacher, labels, mask, which, group, temperature, streams if trains else (), *options)
     sums, values = _DistillLogits.apply(hidden, weight, work)
     lm_sum, kd_sum = values.unbind() if trains and weights is None else sums.unbind()

@@ -80,26 +80,14 @@ def project(hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         out.copy_(torch.mm(hidden.to(weight.dtype), weight.t()))
 
 
-def largest(
-    logits: Tensor, k: int, temperature: float, group: dist.ProcessGroup | None, *, vocab_size: int | None = None
-) -> TopKTeacher:
-    """The k likeliest tokens of logits [tokens, vocab of this rank], at a temperature. Collective over `group`.
-
-    Columns of the whole vocabulary from `vocab_size` on are padding without probability; None: every column counts.
-    """
-    real = num_real(logits.shape[1], vocab_size, group)
-    chunks = [_largest(part.float() / temperature, k, group, real) for part in logits.split(_TOKENS_AT_ONCE)]
+def largest(logits: Tensor, k: int, temperature: float, group: dist.ProcessGroup | None) -> TopKTeacher:
+    """The k likeliest tokens of logits [tokens, vocab of this rank], at a temperature. Collective over `group`."""
+    chunks = [_largest(part.float() / temperature, k, group) for part in logits.split(_TOKENS_AT_ONCE)]
     log_probs, indices, tail = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     return TopKTeacher(log_probs, indices, tail)
 
 
-def num_real(num_held: int, vocab_size: int | None, group: dist.ProcessGroup | None) -> int:
-    """How many of the rows of the vocabulary that this rank holds are tokens; the others, behind them, are padding."""
-    return num_held if vocab_size is None else min(max(vocab_size - rank_in(group) * num_held, 0), num_held)
-
-
-def _largest(logits: Tensor, k: int, group: dist.ProcessGroup | None, real: int) -> tuple[Tensor, Tensor, Tensor]:
-    logits[:, real:] = -torch.inf
+def _largest(logits: Tensor, k: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, Tensor]:
     peak = max_over(group, logits.amax(1, keepdim=True))
     log_sum = sum_over(group, (logits - peak).exp().sum(1, keepdim=True)).log() + peak
     values, indices = logits.topk(min(k, logits.shape[1]), dim=1)

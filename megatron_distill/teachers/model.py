@@ -32,13 +32,12 @@ class FrozenTeacher:
         *,
         top_k: int = 0,
         temperature: float = 1.0,
-        vocab_size: int | None = None,
     ) -> None:
-        """Collective over the role; `top_k`, `temperature` and `vocab_size` are for taps of the k likeliest tokens."""
+        """Collective over the role; `top_k` and `temperature` are for taps of the k likeliest tokens."""
         self.model = build_decoder(shape, layers, layout, options)
         self.model.requires_grad_(False).eval()
         load_checkpoint(checkpoint, self.model, None)
-        self.top_k, self.temperature, self.vocab_size = top_k, temperature, vocab_size
+        self.top_k, self.temperature = top_k, temperature
         self.group = parallel_state.get_tensor_model_parallel_group() if layout.tensor > 1 else None
         self.model.head = self._head
         self._taps: frozenset[Tap] = frozenset()
@@ -91,9 +90,7 @@ class FrozenTeacher:
             if "logits" in kinds:
                 self._found[Tap("logits")] = logits
             if "tail" in kinds:
-                top = largest(
-                    logits.flatten(0, 1), self.top_k, self.temperature, self.group, vocab_size=self.vocab_size
-                )
+                top = largest(logits.flatten(0, 1), self.top_k, self.temperature, self.group)
                 lead = logits.shape[:2]
                 self._found[Tap("top_log_probs")] = top.log_probs.view(*lead, -1)
                 self._found[Tap("top_indices")] = top.indices.to(torch.int32).view(*lead, -1)

@@ -141,7 +141,11 @@ def take_step(
     if state.component_means is not None:
         means = {LM: result.loss} | result.components
         state.component_means = plan.normalisation.average(means, state.component_means)
-    state.seconds += time.perf_counter() - begun
+    took = time.perf_counter() - begun
+    state.seconds += took
+    if scales is not None:
+        state.taught_seconds += took
+        state.waited_seconds += result.waited_seconds
     state.flops += plan.step_flops(state.iteration)
     state.iteration += 1
     state.consumed_samples += config.training.global_batch_size

@@ -172,5 +172,4 @@ def _frozen(plan: RunPlan, terms: tuple[Weighted, ...]) -> FrozenTeacher:
         options,
         top_k=plan.config.bridge.top_k,
         temperature=temperatures[0] if temperatures else 1.0,
-        vocab_size=plan.shape.num_outcomes,
     )

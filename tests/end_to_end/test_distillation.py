@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import Pids, forked
+from tests.support.public_models import save_public_model
+from tests.support.ranks import launch
 from tests.support.runs import SMALL, result, rows, trace
+from tests.support.tools import run_tool
 
 TOKENS = 4 * 32
 """Of a step."""
@@ -126,6 +129,30 @@ def test_ranks_that_give_up_together_end_the_teacher_too(corpus: Path, base_run:
     assert said.count("the gradient was not finite for 2 steps in a row") == 1 and "is gone" not in said
 
 
+LOST = {  # the rank that dies, of how many, the layout, who is named
+    "one of the teacher's two ranks": (2, 3, ["--teacher-tensor-model-parallel-size", 2], "teacher rank"),
+    "the teacher's second stage": (2, 3, ["--teacher-pipeline-model-parallel-size", 2], "teacher rank 1"),
+    "the student's first stage": (0, 3, ["--pipeline-model-parallel-size", 2], "student rank"),
+}
+
+
+@pytest.mark.parametrize("which", LOST)
+def test_no_layout_hangs_when_a_rank_is_killed(which: str, corpus: Path, base_run: Path, tmp_path: Path) -> None:
+    rank, size, layout, named = LOST[which]
+    arguments = flags(corpus, base_run, tmp_path / "run", "--train-iters", 10_000, *layout)
+    codes, said = forked(*arguments, ranks=size, on_row=(4, kill(rank)))
+    assert codes[rank] == -signal.SIGKILL
+    assert [code for number, code in enumerate(codes) if number != rank] == [1, 1], said
+    assert f"pretrain_distill.py: {named}" in said
+
+
+def test_a_role_that_never_comes_is_named(corpus: Path, base_run: Path, tmp_path: Path) -> None:
+    arguments = flags(corpus, base_run, tmp_path / "run", "--distributed-timeout-minutes", 0.05)
+    codes, said = forked(*arguments, ranks=2, absent=1)
+    assert codes[0] == 1, said
+    assert said == "pretrain_distill.py: not all of the 2 ranks of the job came within 0.05 minutes; see the others\n"
+
+
 EVERYTHING = ["vanilla", "minilm", "hidden-states", "embedding-table", "attention-scores"]
 
 
@@ -152,6 +179,35 @@ def test_the_largest_logits_alone(corpus: Path, base_run: Path, tmp_path: Path) 
         assert b["kd/logits"] == pytest.approx(a["kd/logits"], rel=1e-5)
     assert 0 < few[0]["kd/logits"] < logits[0]["kd/logits"]
     assert few[-1]["kd/logits"] < few[0]["kd/logits"]
+
+
+def make_llama(rank: int, tmp_path: Path) -> None:
+    save_public_model("llama", tmp_path / "theirs")
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grouped queries, untied matrices, 75 tokens in padded rows."""
+    folder = tmp_path_factory.mktemp("llama")
+    launch(make_llama, 1, 60.0, folder, {})
+    run_tool("convert_checkpoint", "from-hf", folder / "theirs", folder / "ours")
+    return folder / "ours"
+
+
+def test_a_public_model_is_the_same_in_every_place(corpus: Path, llama: Path, tmp_path: Path) -> None:
+    """A student of TP 2 with a teacher in its processes, on one rank, and on two that send their largest logits."""
+    arguments = ["--pruning-layout", "1,2", "--loss", *EVERYTHING, "--optimizer", "adamw", "--decay-semantics", "lr"]
+    arguments += TWO
+    well(*flags(corpus, llama, tmp_path / "here", *arguments, placement="colocated"))
+    well(*flags(corpus, llama, tmp_path / "one", *arguments), ranks=3)
+    topk = ["--teacher-tensor-model-parallel-size", 2, "--bridge-wire", "topk", "--bridge-top-k", 75]
+    well(*flags(corpus, llama, tmp_path / "topk", *arguments, *topk), ranks=4)
+    wanted = rows(tmp_path / "here")
+    assert len(wanted) == 4
+    for name in ("one", "topk"):
+        for a, b in zip(rows(tmp_path / name), wanted, strict=True):
+            for key in (key for key in b if key in ("loss", "grad_norm") or key.startswith("kd/")):
+                assert a[key] == pytest.approx(b[key], rel=1e-4), (name, key)
 
 
 FORMS = {

@@ -1,4 +1,4 @@
-"""Every layout gives the loss and the gradients of plain PyTorch in float64; the long form: tests/teachers/parity.py."""
+"""Every layout gives loss and gradients of plain PyTorch in float64; the long form: tests/teachers/parity.py."""
 
 from __future__ import annotations
 
