@@ -10,6 +10,7 @@ from megatron.core import parallel_state
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.losses.base import build_loss
+from megatron_distill.losses.relations import MiniLM
 from megatron_distill.losses.vanilla import Vanilla
 from megatron_distill.models.attention import choose_backend
 from megatron_distill.models.build import BuildOptions
@@ -43,6 +44,11 @@ def build_terms(plan: RunPlan) -> tuple[Weighted, ...]:
     needs = needs_of(plan, terms)
     for term in terms:
         term.loss.check(plan.shape, plan.teacher.shape)
+        if isinstance(term.loss, MiniLM) and term.loss.relation_heads % plan.layout.tensor:
+            raise ConfigError(
+                f"--loss minilm: {term.loss.relation_heads} relation heads must be a multiple of "
+                f"--tensor-model-parallel-size {plan.layout.tensor}"
+            )
     names = [name for term in terms for name in term.loss.components]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
