@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from tests.support.cluster import Pids, forked
 from tests.support.public_models import save_public_model
 from tests.support.ranks import launch
-from tests.support.runs import SMALL, result, rows, trace
+from tests.support.runs import ROOT, SMALL, environment, result, rows, trace
 from tests.support.tools import run_tool
 
 TOKENS = 4 * 32
@@ -228,3 +231,26 @@ def test_it_learns_in_every_form(form: str, corpus: Path, base_run: Path, tmp_pa
     told = rows(tmp_path / "run")
     assert told[-1]["kd/logits"] < 0.8 * told[0]["kd/logits"]
     assert result(tmp_path / "run")["perplexity"] < result(tmp_path / "run")["initial_perplexity"]
+
+
+@pytest.mark.slow
+def test_a_teacher_on_another_node(corpus: Path, base_run: Path, tmp_path: Path) -> None:
+    """Two torchrun agents, the student's rank with one and the teacher's with the other."""
+    well(*flags(corpus, base_run, tmp_path / "one", "--pruning-layout", "1,4"))
+    train = list(map(str, flags(corpus, base_run, tmp_path / "two", "--pruning-layout", "1,4")))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
+    agents = [
+        subprocess.Popen(
+            [*torchrun, "--node-rank", node, str(ROOT / "pretrain_distill.py"), *train],
+            **{"env": environment(), "cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True},
+        )
+        for node in "01"
+    ]
+    said = [agent.communicate(timeout=120)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert "for the teacher" in said[0] and "training for" not in said[1]
+    assert story(tmp_path / "two") == story(tmp_path / "one")
