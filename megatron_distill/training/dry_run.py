@@ -97,8 +97,12 @@ def _bridge(plan: RunPlan, teacher: TeacherPlan) -> list[str]:
 
 
 def _teacher_flops(plan: RunPlan, whole: float) -> list[str]:
-    flops = sum(map(plan.teacher_flops, range(plan.total_iters)))
-    return [f"  of these the teacher: {flops:.4g} ({flops / whole:.1%})"] if plan.teacher else []
+    teacher = plan.teacher
+    if teacher is None:
+        return []
+    forward = teacher.shape.flops_per_token(plan.config.data.seq_length, len(teacher.layers)) / 3
+    flops = forward * plan.tokens_per_iter * (plan.total_iters - plan.distils_from)
+    return [f"  of these the teacher: {flops:.4g} ({flops / whole:.1%})"]
 
 
 def _weights(teacher: TeacherPlan) -> float:

@@ -136,15 +136,10 @@ class RunPlan:
     def step_flops(self, iteration: int) -> float:
         """True FLOPs of step `iteration` (0-based): the student's passes, and the teacher's forward pass."""
         seq = self.config.data.seq_length
-        own = self.tokens_per_iter * self.shape.flops_per_token(seq, len(self.layers_at(iteration)))
-        return own + self.teacher_flops(iteration)
-
-    def teacher_flops(self, iteration: int) -> float:
-        """FLOPs of the teacher's forward pass in step `iteration` (0-based), 0 before it has one."""
-        if self.teacher is None or not self.distils_at(iteration):
-            return 0.0
-        per_token = self.teacher.shape.flops_per_token(self.config.data.seq_length, len(self.teacher.layers))
-        return self.tokens_per_iter * per_token / 3
+        per_token = self.shape.flops_per_token(seq, len(self.layers_at(iteration)))
+        if self.teacher is not None and self.distils_at(iteration):
+            per_token += self.teacher.shape.flops_per_token(seq, len(self.teacher.layers)) / 3
+        return self.tokens_per_iter * per_token
 
     def paper_flops(self, tokens: int) -> float:
         """FLOPs of training on `tokens` after the last removal, as the papers count."""
