@@ -45,6 +45,12 @@ class ModelShape:
         return self.num_attention_heads if self.block is None else self.block.num_query_groups
 
     @property
+    def num_outcomes(self) -> int:
+        """Rows of the output matrix that have a probability: all of a PaLM's, as in the papers; of other families,
+        padding has none."""
+        return self.padded_vocab_size if self.block is None else self.vocab_size
+
+    @property
     def tied(self) -> bool:
         """Whether the output matrix is the embedding table."""
         return self.block is None or self.block.tied

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 
 import torch.distributed as dist
 from torch import Tensor
@@ -99,4 +100,19 @@ def build_loss(name: str, **options: Any) -> Loss:
     if unknown := options.keys() - known:
         takes = ", ".join(sorted(known)) or "nothing"
         raise ConfigError(f"loss {name} does not take {', '.join(sorted(unknown))}; it takes {takes}")
+    for option, hint in get_type_hints(builder).items():
+        if option in options and not _fits(options[option], get_args(hint) or (hint,)):
+            kind = " or ".join(_KINDS[each] for each in get_args(hint) or (hint,))
+            raise ConfigError(f"loss {name}: {option}={options[option]} must be {kind}")
     return builder(**options)
+
+
+_KINDS = {str: "a name", int: "a whole number", float: "a number", type(None): "left out"}
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        return False
+    if isinstance(value, int | float) and float in kinds:
+        return math.isfinite(value)
+    return isinstance(value, kinds)

@@ -92,6 +92,8 @@ class MiniLM:
     def check(self, student: ModelShape, teacher: ModelShape) -> None:
         """Raise ConfigError where the relation heads do not divide a width."""
         heads = self.relation_heads or student.num_attention_heads
+        if heads < 0:
+            raise ConfigError(f"--loss minilm: relation_heads={heads} must be at least 0")
         for who, model in (("student", student), ("teacher", teacher)):
             width = model.num_attention_heads * model.head_dim
             if width % heads:

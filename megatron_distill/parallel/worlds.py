@@ -18,7 +18,7 @@ import torch.distributed as dist
 from megatron_distill.config.run import Layout
 
 from . import device
-from .bridge import Bridge, open_bridge
+from .bridge import Bridge, BridgeError, open_bridge
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,13 @@ def _store(rank: int, size: int, timeout: timedelta) -> dist.Store:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     # torchrun's agent hosts the store unless it says otherwise.
     hosts_it = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    store = dist.TCPStore(address, port, size, is_master=hosts_it, timeout=timeout)
+    try:
+        store = dist.TCPStore(address, port, size, is_master=hosts_it, timeout=timeout)
+    except dist.DistStoreError as error:
+        minutes = timeout.total_seconds() / 60
+        raise BridgeError(
+            f"not all of the {size} ranks of the job came within {minutes:g} minutes; see the others"
+        ) from error
     # A restarted job must not read what the dead one wrote.
     return dist.PrefixStore(f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 

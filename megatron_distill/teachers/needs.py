@@ -40,7 +40,8 @@ class Needs:
             ConfigError: the teacher has no such layer.
         """
         if self.student_depth != self.teacher_depth:
-            return self.teacher_layers[(index + 1) * len(self.teacher_layers) // self.student_depth - 1]
+            reached = -(-(index + 1) * len(self.teacher_layers) // self.student_depth)  # rounded up: at least one
+            return self.teacher_layers[reached - 1]
         if index not in self.teacher_layers:
             raise ConfigError(f"the teacher has no layer {index} to compare the student's with; give one that has")
         return index

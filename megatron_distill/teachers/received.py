@@ -51,6 +51,7 @@ class ReceivedTeacher:
         """Of the teacher: its embedding table, its output matrix, where this rank needs them."""
         for same in spare:
             self._open(same, Stamp(-1, 0, 0, None))
+        self.waited_seconds = 0.0  # no step took it
 
     def take(self, number: int, batch: Batch, taps: Collection[Tap]) -> dict[Tap, Tensor]:
         """What was sent about micro-batch `number`, which must be the next one; `taps` were known before. Collective

@@ -1,10 +1,12 @@
-"""`--dry-run`: what a run would do, where, and what it costs; needs no torch."""
+"""`--dry-run`: what a run would do, where, and what it costs; needs torch only to say what crosses to a student."""
 
 from __future__ import annotations
 
 from megatron_distill.config.flags import to_flags
+from megatron_distill.config.model import ModelShape
+from megatron_distill.config.run import Layout
 
-from .plan import RunPlan
+from .plan import RunPlan, TeacherPlan
 
 _BYTES = {"weight": 2, "gradient": 4, "master": 4, "moment": 4}
 
@@ -22,10 +24,12 @@ def describe(plan: RunPlan) -> str:
         f"({plan.total_iters * plan.tokens_per_iter:,}), warm-up {plan.warmup_iters:,}",
         *_removals(plan),
         f"start: {_start(plan)}",
-        *_rank_map(plan),
+        *_rank_map("student", lay, 0),
+        *_teacher(plan),
         f"memory a rank, at most: {_memory(plan) / 2**30:.2f} GiB (weights, gradients, optimizer state; without "
         "activations)",
         f"FLOPs: {true:.4g} (attention and seed phase included), {paper:.4g} as the papers count",
+        *_teacher_flops(plan, true),
         f"micro-batches a step and data-parallel rank: {lay.num_microbatches}",
     ]
     return "\n".join(lines)
@@ -51,12 +55,11 @@ def _start(plan: RunPlan) -> str:
     return f"weights of {plan.load_from}" if plan.load_from else "fresh weights"
 
 
-def _rank_map(plan: RunPlan) -> list[str]:
-    lay = plan.layout
-    lines = [f"student: {lay.world_size} ranks = TP {lay.tensor} x PP {lay.pipeline} x DP {lay.data}"]
+def _rank_map(role: str, lay: Layout, first_rank: int) -> list[str]:
+    lines = [f"{role}: {lay.world_size} ranks = TP {lay.tensor} x PP {lay.pipeline} x DP {lay.data}"]
     for pp in range(lay.pipeline):
         for dp in range(min(lay.data, 4)):
-            first = (pp * lay.data + dp) * lay.tensor
+            first = first_rank + (pp * lay.data + dp) * lay.tensor
             ranks = f"{first}-{first + lay.tensor - 1}" if lay.tensor > 1 else f"{first}"
             lines.append(f"  stage {pp}, replica {dp}: ranks {ranks}")
         if lay.data > 4:
@@ -64,12 +67,58 @@ def _rank_map(plan: RunPlan) -> list[str]:
     return lines
 
 
-def _memory(plan: RunPlan) -> float:
-    """Bytes of the fullest rank: the first or last stage, which holds the embedding table."""
-    shape, lay = plan.shape, plan.layout
+def _teacher(plan: RunPlan) -> list[str]:
+    """Where the teacher is, what is learned from it, and what crosses to the student."""
+    teacher, chosen = plan.teacher, plan.config.distillation
+    if teacher is None:
+        return []
+    lines = ["teacher: in the student's processes"]
+    if teacher.separate:
+        lines = _rank_map("teacher", teacher.layout, plan.layout.world_size)
+    lines.append(f"  {teacher.checkpoint}: {teacher.identity}, {_weights(teacher) / 2**30:.2f} GiB a rank")
+    scaled = "each brought to one size" if chosen.normalise_losses else "not normalised"
+    lines.append(f"losses from step {plan.distils_from + 1:,} on: {chosen.lm_weight:g} x cross-entropy; {scaled}:")
+    for spec in chosen.losses():
+        options = ", ".join(f"{name} {value}" for name, value in spec.options.items())
+        lines.append(f"  {spec.weight:g} x {spec.name}" + (f" ({options})" if options else ""))
+    return [*lines, *_bridge(plan, teacher)]
+
+
+def _bridge(plan: RunPlan, teacher: TeacherPlan) -> list[str]:
+    try:
+        from .teaching import build_terms, bytes_per_token
+    except ImportError:
+        return ["bridge: install torch and megatron-core to see what crosses it, and whether the losses fit"]
+    terms = build_terms(plan)
+    if not teacher.separate:
+        return []
+    config = plan.config.bridge
+    return [f"bridge: {bytes_per_token(plan, terms):,.0f} bytes a token ({config.wire}), {config.credits} ahead"]
+
+
+def _teacher_flops(plan: RunPlan, whole: float) -> list[str]:
+    teacher = plan.teacher
+    if teacher is None:
+        return []
+    forward = teacher.shape.flops_per_token(plan.config.data.seq_length, len(teacher.layers)) / 3
+    flops = forward * plan.tokens_per_iter * (plan.total_iters - plan.distils_from)
+    return [f"  of these the teacher: {flops:.4g} ({flops / whole:.1%})"]
+
+
+def _weights(teacher: TeacherPlan) -> float:
+    """Bytes of the fullest rank of a teacher, which has nothing but weights."""
+    return _held(teacher.shape, len(teacher.layers), teacher.layout) * _BYTES["weight"]
+
+
+def _held(shape: ModelShape, layers: int, lay: Layout) -> float:
+    """Parameters of the fullest rank: the first or last stage, which holds the embedding table."""
     table = shape.padded_vocab_size * shape.hidden_size
-    layers = shape.num_parameters(len(plan.initial_layers)) - table
-    held = (layers / lay.pipeline + table) / lay.tensor
+    return ((shape.num_parameters(layers) - table) / lay.pipeline + table) / lay.tensor
+
+
+def _memory(plan: RunPlan) -> float:
+    """Bytes of the fullest rank of the student."""
+    held = _held(plan.shape, len(plan.initial_layers), plan.layout)
     moments = 1 if plan.config.optimizer.optimizer == "lion" else 2
-    sharded = (_BYTES["master"] + moments * _BYTES["moment"]) / lay.data
+    sharded = (_BYTES["master"] + moments * _BYTES["moment"]) / plan.layout.data
     return held * (_BYTES["weight"] + _BYTES["gradient"] + sharded)

@@ -22,15 +22,11 @@ from .feed import Feed
 from .metrics import Metrics
 from .objective import TeacherSource, Weighted
 from .plan import RunPlan
-from .state import StepResult, TrainState
+from .state import StepResult, TooManySkippedSteps, TrainState
 from .step import measure, train_step
 from .student import Student, build_student, save_student
 from .teaching import bytes_per_token, open_teacher
 from .validate import validate
-
-
-class TooManySkippedSteps(RuntimeError):
-    """The gradient was not finite for --max-nan-steps steps in a row."""
 
 
 def check_start(plan: RunPlan) -> None:
@@ -145,7 +141,11 @@ def take_step(
     if state.component_means is not None:
         means = {LM: result.loss} | result.components
         state.component_means = plan.normalisation.average(means, state.component_means)
-    state.seconds += time.perf_counter() - begun
+    took = time.perf_counter() - begun
+    state.seconds += took
+    if scales is not None:
+        state.taught_seconds += took
+        state.waited_seconds += result.waited_seconds
     state.flops += plan.step_flops(state.iteration)
     state.iteration += 1
     state.consumed_samples += config.training.global_batch_size

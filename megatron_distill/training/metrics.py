@@ -24,6 +24,9 @@ from .plan import RunPlan
 from .state import StepResult, TrainState
 from .student import Student
 
+_BALANCED = 0.05
+"""A share of waiting that no other split of the ranks would do much about."""
+
 
 class Metrics:
     """The voice of a run; only the first rank speaks and writes, every rank may call."""
@@ -34,6 +37,7 @@ class Metrics:
         self.ranks = plan.layout.world_size
         self.peak = device.peak_flops()
         self.seconds_before = state.seconds
+        self.bridge_bytes = 0.0
         self.lines: TextIO | None = None
         self.board: Any = None
         self.wandb: Any = None
@@ -98,8 +102,8 @@ class Metrics:
             raise FailedTogether(f"the metrics in {self.run} could not be written ({failure}); is the disk full?")
 
     def start(self, student: Student, bridge_bytes: float = 0.0) -> None:
-        """Where the run begins."""
-        plan = self.plan
+        """Where the run begins; `bridge_bytes` cross the bridge for a token."""
+        plan, self.bridge_bytes = self.plan, bridge_bytes
         verb = f"resuming at step {plan.start} of" if plan.resume_from else "training for"
         origin = f", weights from {plan.load_from}" if plan.load_from else ""
         options = student.model.config
@@ -182,9 +186,12 @@ class Metrics:
         self.say(f"step {state.iteration}: layers {names} removed, {len(kept)} stay, {parameters:,} parameters")
 
     def result(self, state: TrainState) -> None:
-        """At the end of a finished run: `result.json`."""
+        """At the end of a finished run: `result.json`, and which role the other one waited for."""
         if not self.speaks:
             return
+        taught = self.plan.teacher is not None and self.plan.teacher.separate and state.taught_seconds > 0
+        if taught:
+            self.say(_bottleneck(state.waited_seconds / state.taught_seconds))
         parameters = self.plan.shape.num_parameters(len(self.plan.layers_at(state.iteration)))
         values = {
             "parameters": parameters,
@@ -200,6 +207,8 @@ class Metrics:
             "skipped_steps": state.skipped_steps,
             "peak_memory_bytes": device.peak_memory_bytes(),
         }
+        if taught:
+            values |= {"teacher_wait_seconds": state.waited_seconds, "bridge_bytes_per_token": self.bridge_bytes}
         partial = self.run / "result.json.partial"
         partial.write_text(json.dumps(values, indent=1))
         partial.rename(self.run / "result.json")
@@ -270,6 +279,14 @@ class Metrics:
             "device": device.name(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+
+
+def _bottleneck(waited: float) -> str:
+    """What the share of its time that the student waited says about the ranks of both roles."""
+    said = f"the student waited {waited:.1%} of its time for the teacher"
+    if waited < _BALANCED:
+        return f"{said}: the teacher keeps up, the student is the bottleneck"
+    return f"{said}, which is the bottleneck: give the teacher more ranks, or the student fewer"
 
 
 def _backend(student: Student) -> str:

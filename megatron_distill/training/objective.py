@@ -163,7 +163,6 @@ class Objective:
         buffer = getattr(weight, "main_grad", None) if torch.is_grad_enabled() and weight.requires_grad else None
         if buffer is not None and self.counts_gradients:
             weight = _CountedWeight.apply(weight)
-        block = model.shape.block
         found = term.loss.fused(
             LossInputs(
                 layers=(),
@@ -177,7 +176,7 @@ class Objective:
             ),
             weights=(self.lm_weight, self._factor(term, "logits")),
             weight_gradient=buffer,
-            vocab_size=None if block is None else model.shape.vocab_size,
+            vocab_size=model.shape.num_outcomes,
         )
         self._add({LM: found.lm_sum, "logits": found.kd_sum})
         assert found.objective is not None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,14 +19,12 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelConfig, ModelShape
 from megatron_distill.config.run import Layout, RunConfig, layout, teacher_layout
 from megatron_distill.data.blend import open_blend
-from megatron_distill.data.samples import check_length, part_spans
-from megatron_distill.data.split import num_windows
 from megatron_distill.data.tokenizer import load_tokenizer, vocab_size
 from megatron_distill.losses.total import Normalisation
 from megatron_distill.pruning.when import RemovalSchedule, parse_tokens, tokens_to_iters
 from megatron_distill.pruning.where import layers_to_remove
 
-_SCAN_BYTES = 1 << 30  # a larger corpus is checked batch by batch instead, or starting would take minutes
+from . import checks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,13 +181,7 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         eod_token=_eod_token(config, shape),
         sample_order=_sample_order(config, total),
     )
-    _check_stages(plan)
-    _check_model(plan)
-    _check_data(plan)
-    if own is not None:
-        _check_resumed(plan, own, run)
-    _check_folder(run)
-    _check_wandb(config)
+    checks.check_plan(plan, own)
     return plan
 
 
@@ -224,13 +214,13 @@ def _teacher(config: RunConfig, student: Layout, unpruned: ModelShape) -> Teache
         manifest = read_manifest(checkpoint)
         shape, layers, tokens = manifest.shape, manifest.layers, manifest.consumed_tokens
     lay = teacher_layout(config, student, shape.num_attention_heads, shape.padded_vocab_size)
-    _check_groups(shape, lay.tensor, "the teacher", "--teacher-tensor-model-parallel-size")
+    checks.check_groups(shape, lay.tensor, "the teacher", "--teacher-tensor-model-parallel-size")
     if len(layers) % lay.pipeline:
         raise ConfigError(
             f"the teacher's {len(layers)} layers must be a multiple of --teacher-pipeline-model-parallel-size "
             f"{lay.pipeline}; change it"
         )
-    _check_positions(shape, config.data.seq_length, checkpoint)
+    checks.check_positions(shape, config.data.seq_length, checkpoint)
     kept = f"{len(layers)} of {shape.num_layers} layers x {shape.hidden_size}"
     return TeacherPlan(
         checkpoint=checkpoint,
@@ -295,38 +285,6 @@ def _schedule(config: RunConfig, initial: tuple[int, ...]) -> tuple[int, int, Re
     return total, warmup, removal
 
 
-def _check_stages(plan: RunPlan) -> None:
-    for iteration in {0, plan.total_iters}:
-        count, stages = len(plan.layers_at(iteration)), plan.layout.pipeline
-        if count % stages:
-            when = " after pruning" if count != len(plan.initial_layers) else ""
-            raise ConfigError(
-                f"{count} layers{when} must be a multiple of --pipeline-model-parallel-size {stages}; "
-                "change one of them"
-            )
-
-
-def _check_model(plan: RunPlan) -> None:
-    _check_groups(plan.shape, plan.layout.tensor, "the model", "--tensor-model-parallel-size")
-    _check_positions(plan.shape, plan.config.data.seq_length, plan.config.checkpoint.load)
-
-
-def _check_groups(shape: ModelShape, tp: int, whose: str, flag: str) -> None:
-    if shape.num_query_groups % tp:
-        raise ConfigError(
-            f"the {shape.num_query_groups} key and value heads of {whose} must be a multiple of {flag} {tp}, because "
-            "each rank holds whole groups of heads"
-        )
-
-
-def _check_positions(shape: ModelShape, seq: int, where: object) -> None:
-    if shape.block is not None and not shape.block.rotary_dim and seq > shape.max_position_embeddings:
-        raise ConfigError(
-            f"--seq-length {seq} must be at most {shape.max_position_embeddings}, the positions that the model of "
-            f"{where} has learned"
-        )
-
-
 def _sample_order(config: RunConfig, total_iters: int) -> dict[str, Any]:
     data = config.data
     if data.data_path is None:  # a dry run
@@ -346,62 +304,3 @@ def _sample_order(config: RunConfig, total_iters: int) -> dict[str, Any]:
         "data-path": f"with {', '.join(corpora)}",
     }
     return order | {"train-iters": total_iters} if data.data_order == "megatron" else order
-
-
-def _check_resumed(plan: RunPlan, own: Manifest, run: Path) -> None:
-    for name, ours in plan.sample_order.items():
-        theirs = own.sample_order.get(name, ours)
-        if theirs != ours:
-            raise ConfigError(
-                f"{run} was trained with --{name} {theirs}, not {ours}, which changes what comes when; give the same, "
-                f"or start another --save folder with --load {run}"
-            )
-    if own.objective != plan.objective:
-        raise ConfigError(
-            f"{run} was trained with {own.objective or 'no teacher'}, not {plan.objective or 'no teacher'}; give the "
-            f"same, or start another --save folder with --load {run}"
-        )
-    if own.iteration > plan.total_iters:
-        raise ConfigError(
-            f"{run} has taken {own.iteration} steps, more than the {plan.total_iters} of this run; train longer, or "
-            "give another --save folder"
-        )
-    needed = plan.layers_at(own.iteration)
-    trainable = set(needed) - plan.frozen_at(own.iteration)
-    if not set(needed) <= set(own.layers) or not trainable <= set(own.trainable_layers):
-        raise ConfigError(
-            f"{run} holds layers {list(own.layers)} at step {own.iteration}, but this run needs {list(needed)} there; "
-            "give the pruning flags it was started with, or another --save folder"
-        )
-
-
-def _check_data(plan: RunPlan) -> None:
-    data = plan.config.data
-    for flag, values in (("--data-path", data.data_path), ("--valid-data-path", data.valid_data_path)):
-        if values is None:
-            continue
-        blend, whole = open_blend(flag, values), flag == "--valid-data-path"
-        for corpus in blend.corpora:
-            span = (0, corpus.num_tokens) if whole else part_spans(data, corpus)[0]
-            num_windows(corpus, span, data.seq_length, random_offset=data.random_offset and not whole)
-            if corpus.num_tokens * corpus.dtype.itemsize > _SCAN_BYTES:
-                continue
-            largest = corpus.max_token()
-            if largest >= plan.shape.vocab_size:
-                raise ConfigError(
-                    f"{flag} {corpus.prefix} has token {largest}, but the model knows only {plan.shape.vocab_size} "
-                    "tokens; give the tokenizer it was made with, or a larger --vocab-size"
-                )
-        if not whole:
-            check_length(data, blend, plan.total_samples)
-
-
-def _check_folder(run: Path) -> None:
-    there = next(p for p in (run, *run.absolute().parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigError(f"--save {run} cannot be made: {there} is not a folder that can be written to")
-
-
-def _check_wandb(config: RunConfig) -> None:
-    if config.logging.wandb_project and importlib.util.find_spec("wandb") is None:
-        raise ConfigError("--wandb-project needs wandb: pip install wandb, or leave the flag out")

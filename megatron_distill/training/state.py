@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class TooManySkippedSteps(RuntimeError):
+    """The gradient was not finite for --max-nan-steps steps in a row."""
+
+
 @dataclass
 class TrainState:
     """Progress of a run; a checkpoint holds it in full."""
@@ -35,6 +39,10 @@ class TrainState:
     """Of the distillation loss, summed over tokens like `unlogged_loss`."""
     unlogged_wait: float = 0.0
     """Seconds waited for the teacher."""
+    taught_seconds: float = 0.0
+    """Wall time of the steps that had a teacher."""
+    waited_seconds: float = 0.0
+    """Of these, spent waiting for it."""
     perplexity: float | None = None
     """At the last validation."""
     initial_perplexity: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,11 +10,12 @@ from megatron.core import parallel_state
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.losses.base import build_loss
+from megatron_distill.losses.relations import MiniLM
 from megatron_distill.losses.vanilla import Vanilla
 from megatron_distill.models.attention import choose_backend
 from megatron_distill.models.build import BuildOptions
 from megatron_distill.parallel import device
-from megatron_distill.parallel.worlds import Role, World
+from megatron_distill.parallel.worlds import FailedTogether, Role, World
 from megatron_distill.teachers.colocated import ColocatedTeacher
 from megatron_distill.teachers.model import FrozenTeacher
 from megatron_distill.teachers.needs import Needs
@@ -25,6 +27,7 @@ from megatron_distill.teachers.service import Service
 from .feed import Feed
 from .objective import TeacherSource, Weighted
 from .plan import RunPlan
+from .state import TooManySkippedSteps
 
 
 def build_terms(plan: RunPlan) -> tuple[Weighted, ...]:
@@ -41,6 +44,11 @@ def build_terms(plan: RunPlan) -> tuple[Weighted, ...]:
     needs = needs_of(plan, terms)
     for term in terms:
         term.loss.check(plan.shape, plan.teacher.shape)
+        if isinstance(term.loss, MiniLM) and term.loss.relation_heads % plan.layout.tensor:
+            raise ConfigError(
+                f"--loss minilm: {term.loss.relation_heads} relation heads must be a multiple of "
+                f"--tensor-model-parallel-size {plan.layout.tensor}"
+            )
     names = [name for term in terms for name in term.loss.components]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -48,9 +56,9 @@ def build_terms(plan: RunPlan) -> tuple[Weighted, ...]:
     for iteration in {plan.distils_from, plan.total_iters}:
         needs.by_stage(plan.layers_at(iteration), plan.layout.pipeline, plan.teacher.layout.pipeline)
     wire = plan.config.bridge
-    if wire.wire == "topk" and wire.top_k > plan.teacher.shape.vocab_size:
+    if wire.wire == "topk" and wire.top_k > plan.shape.num_outcomes:
         raise ConfigError(
-            f"--bridge-top-k {wire.top_k} must be at most the {plan.teacher.shape.vocab_size} tokens of the vocabulary"
+            f"--bridge-top-k {wire.top_k} must be at most the {plan.shape.num_outcomes} rows of the vocabulary"
         )
     return terms
 
@@ -67,7 +75,13 @@ def bridges(plan: RunPlan, terms: tuple[Weighted, ...]) -> tuple[tuple[int, ...]
 
 
 def serve(plan: RunPlan, world: World, terms: tuple[Weighted, ...]) -> None:
-    """The program of a teacher's rank: serve the student until it ends. Collective over the teacher's role."""
+    """The program of a teacher's rank: serve the student until it ends. Collective over the teacher's role.
+
+    SIGTERM and SIGINT go to all ranks of a job. The student then ends its step, for which it needs the teacher, saves
+    and says that this was all; so the teacher lets them pass.
+    """
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked, signal.SIG_IGN)
     assert world.bridge is not None
     service = _service(plan, terms)
     server = Server(_frozen(plan, terms), service, world.bridge)
@@ -86,7 +100,11 @@ def open_teacher(plan: RunPlan, world: World, terms: tuple[Weighted, ...]) -> It
         yield None
         return
     source = _source(plan, world, terms)
-    yield source
+    try:
+        yield source
+    except (FailedTogether, TooManySkippedSteps):
+        source.close()
+        raise
     source.close()
 
 

@@ -14,6 +14,7 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
 from megatron_distill.config.run import RunConfig
 from megatron_distill.training.plan import make_plan
+from tests.support.cluster import forked
 from tests.support.corpora import write_corpus
 from tests.support.runs import MODEL, ROOT, SMALL, start
 
@@ -176,3 +177,145 @@ def test_dry_run_needs_no_data_and_no_torch() -> None:
     assert "1,110,347,776 parameters" in done.stdout
     assert "(606,687,232 parameters)" in done.stdout
     assert "before step 501: layers 1, 3, 5" in done.stdout
+
+
+SEPARATE, COLOCATED = ["--teacher-placement", "separate"], ["--teacher-placement", "colocated"]
+VANILLA = ["--loss", "vanilla"]
+UNTAUGHT = [  # flags of a run with --load, ranks, what the sentence must hold
+    (VANILLA, 2, ["--loss vanilla needs --teacher-placement separate or colocated"]),
+    (SEPARATE, 2, ["--teacher-placement separate needs --loss"]),
+    (["--lm-weight", "0"], 1, ["--lm-weight needs --loss"]),
+    (["--teacher-load", "x"], 1, ["--teacher-load needs --teacher-placement"]),
+    (
+        [*COLOCATED, *VANILLA, "--pipeline-model-parallel-size", "2"],
+        2,
+        ["colocated", "needs --pipeline-model", "not 2"],
+    ),
+    (
+        [*COLOCATED, *VANILLA, "--teacher-data-parallel-size", "2"],
+        2,
+        ["--teacher-data-parallel-size needs", "separate"],
+    ),
+    ([*SEPARATE, *VANILLA], 1, ["1 ranks", "1 are the teacher's", "start another number"]),
+    (
+        [*SEPARATE, *VANILLA, "--teacher-tensor-model-parallel-size", "2", "--pipeline-model-parallel-size", "2"],
+        5,
+        ["5 ranks", "2 are the teacher's", "the other 3", "--pipeline-model-parallel-size 2"],
+    ),
+    (
+        [*SEPARATE, *VANILLA, "--teacher-data-parallel-size", "2", "--global-batch-size", "6"],
+        5,
+        ["--teacher-data-parallel-size 2", "data-parallel size 3", "divide one another"],
+    ),
+    (
+        [*SEPARATE, *VANILLA, "--teacher-tensor-model-parallel-size", "3", "--seq-length", "33"],
+        4,
+        ["heads", "--teacher-"],
+    ),
+    ([*SEPARATE, *VANILLA, "--teacher-tensor-model-parallel-size", "3"], 4, ["--seq-length 32", "--teacher-tensor"]),
+    ([*SEPARATE, *VANILLA, "--teacher-pipeline-model-parallel-size", "4"], 5, ["6 layers", "--teacher-pipeline", "4"]),
+    ([*SEPARATE, *VANILLA, "--teacher-sequence-parallel"], 2, ["--teacher-sequence-parallel needs"]),
+    ([*SEPARATE, *VANILLA, "--teacher-load", "/no/such/teacher"], 2, ["/no/such/teacher"]),
+    ([*SEPARATE, *VANILLA, "--bridge-credits", "0"], 2, ["--bridge-credits 0 must be at least 1"]),
+    ([*SEPARATE, *VANILLA, "--bridge-wire", "pigeons"], 2, ["'pigeons'", "'hidden', 'logits', 'topk'"]),
+    ([*SEPARATE, *VANILLA, "--bridge-wire", "topk", "--bridge-top-k", "65"], 2, ["--bridge-top-k 65", "64"]),
+    ([*COLOCATED, "--loss", "vanila"], 1, ["no loss is called vanila", "did you mean vanilla?"]),
+    ([*COLOCATED, "--loss", "vanilla:heat=2"], 1, ["vanilla does not take heat", "temperature"]),
+    ([*COLOCATED, "--loss", "vanilla:temperature"], 1, ["--loss vanilla:temperature must be NAME", "KEY=VALUE"]),
+    ([*COLOCATED, "--loss", ":weight=2"], 1, ["--loss :weight=2 must be NAME"]),
+    ([*COLOCATED, "--loss", "vanilla:weight=-1"], 1, ["weight=-1 must be a number of at least 0"]),
+    ([*COLOCATED, "--loss", "vanilla:weight=heavy"], 1, ["weight=heavy must be a number"]),
+    ([*COLOCATED, "--loss", "vanilla:temperature=0"], 1, ["temperature 0 must be above 0"]),
+    ([*COLOCATED, "--loss", "vanilla:temperature=hot"], 1, ["temperature", "hot"]),
+    ([*COLOCATED, "--loss", "vanilla:divergence=kl"], 1, ["kl", "forward-kl"]),
+    ([*COLOCATED, "--loss", "vanilla:divergence=forward-kl,beta=0.5"], 1, ["forward-kl", "beta"]),
+    ([*COLOCATED, "--loss", "minilm:relation_heads=7"], 1, ["7 relation heads do not divide the width 64"]),
+    ([*COLOCATED, "--loss", "minilm:relation_heads=many"], 1, ["relation_heads", "many"]),
+    ([*COLOCATED, "--loss", "minilm:relation_heads=2.0"], 1, ["relation_heads=2.0 must be a whole number"]),
+    ([*COLOCATED, "--loss", "minilm:relation_heads=-2"], 1, ["relation_heads=-2 must be at least 0"]),
+    ([*COLOCATED, "--loss", "vanilla:temperature=1e999"], 1, ["temperature=inf must be a number"]),
+    ([*COLOCATED, "--loss", "minilm:layer=6"], 1, ["the student has 6 layers", "layer 6"]),
+    ([*COLOCATED, "--loss", "vanilla", "vanilla"], 1, ["--loss names vanilla twice"]),
+    ([*COLOCATED, "--loss", "attention-scores", "attention-outputs"], 1, ["measure attention", "one of them"]),
+    (
+        [*COLOCATED, "--loss", "vanilla:weight=0", "--lm-weight", "0"],
+        1,
+        ["--lm-weight and every weight of --loss are 0"],
+    ),
+    ([*COLOCATED, *VANILLA, "--scale-momentum", "1"], 1, ["--scale-momentum 1 must be below 1"]),
+    (
+        [*SEPARATE, "--loss", "minilm:relation_heads=1", "--tensor-model-parallel-size", "2"],
+        3,
+        ["1 relation heads", "--tensor-model-parallel-size 2"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("flags", "ranks", "says"), UNTAUGHT, ids=[" ".join(w[0]) for w in UNTAUGHT])
+def test_a_teacher_that_cannot_be(
+    flags: list[str], ranks: int, says: list[str], base_run: Path, corpus: Path, tmp_path: Path
+) -> None:
+    common = [*SMALL, "--data-path", str(corpus), "--train-iters", "4", "--save", str(tmp_path / "run")]
+    refused([*common, "--load", str(base_run), *flags], ranks, says)
+
+
+def refused(flags: list[str], ranks: int, says: list[str]) -> None:
+    """Before any process group there is one sentence that holds `says`."""
+    from megatron_distill.training.teaching import build_terms
+
+    with pytest.raises(ConfigError) as caught:
+        build_terms(make_plan(parse(RunConfig, flags), world_size=ranks))
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    for part in says:
+        assert part in sentence
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "says"),
+    [
+        (["--vocab-size", "70"], "vanilla", ["60 tokens in 64 rows", "70 in 80", "same tokenizer"]),
+        (["--make-vocab-size-divisible-by", "20"], "vanilla", ["60 tokens in 64 rows", "60 in 60"]),
+        (["--hidden-size", "128"], "hidden-states", ["needs a teacher as wide", "64", "128"]),
+        (["--hidden-size", "128"], "attention-outputs", ["attention of the same width", "64", "128"]),
+        (["--vocab-size", "70"], "embedding-table", ["tables of the same size", "64 x 64", "80 x 64"]),
+        (["--num-attention-heads", "8"], "attention-scores", ["as many attention heads", "has 4", "student 8"]),
+        (["--num-attention-heads", "3", "--hidden-size", "96"], "minilm", ["3 relation heads", "width 64", "teacher"]),
+    ],
+)
+def test_a_teacher_of_another_size(
+    model: list[str], loss: str, says: list[str], base_run: Path, corpus: Path, tmp_path: Path
+) -> None:
+    common = [*MODEL, *SMALL, "--data-path", str(corpus), "--train-iters", "4", "--save", str(tmp_path / "run"), *model]
+    refused([*common, *COLOCATED, "--teacher-load", str(base_run), "--loss", loss], 1, says)
+
+
+def test_a_teacher_without_the_layer_that_is_compared(base_run: Path, corpus: Path, tmp_path: Path) -> None:
+    common = [*SMALL, "--data-path", corpus, "--load", base_run, "--save", tmp_path / "run", "--train-iters", "2"]
+    start(*common, "--pruning-layout", "2,3")
+    own = [*map(str, common[:-1]), "4", "--save", str(tmp_path / "next"), "--teacher-load", str(tmp_path / "run")]
+    refused([*own, *SEPARATE, "--loss", "hidden-states"], 2, ["the teacher has no layer 2"])
+
+
+def test_the_program_refuses_a_loss_on_every_rank_before_they_meet(
+    base_run: Path, corpus: Path, tmp_path: Path
+) -> None:
+    common = [*SMALL, "--data-path", corpus, "--load", base_run, "--save", tmp_path / "run", "--train-iters", "2"]
+    codes, said = forked(*common, *SEPARATE, "--loss", "vanila", ranks=2)
+    assert codes == [2, 2]
+    assert said == "pretrain_distill.py: no loss is called vanila; did you mean vanilla?\n"
+
+
+def test_another_teacher_or_method_does_not_go_on(base_run: Path, corpus: Path, tmp_path: Path) -> None:
+    common = [*SMALL, "--data-path", str(corpus), "--save", str(tmp_path / "run"), "--load", str(base_run)]
+    own = [*common, "--train-iters", "8"]
+    start(*own, *COLOCATED, "--loss", "vanilla:weight=2", "--exit-interval", "2")
+    refused(own, 1, ["--loss vanilla:weight=2", "not no teacher"])
+    refused(
+        [*own, *COLOCATED, "--loss", "vanilla"], 1, ["was trained with --loss vanilla:weight=2", "not --loss vanilla,"]
+    )
+    lighter = [*own, *COLOCATED, "--loss", "vanilla:weight=2"]
+    refused([*lighter, "--lm-weight", "0"], 1, ["--lm-weight 1", "--lm-weight 0"])
+    refused([*lighter, "--no-normalise-losses"], 1, ["not normalised"])
+    start(*common, "--train-iters", 1, "--save", tmp_path / "another")
+    refused([*lighter, "--teacher-load", str(tmp_path / "another")], 1, ["after 3840 tokens", "after 128 tokens"])

@@ -145,6 +145,40 @@ def test_the_gradient_of_hidden_states_can_be_left_in_parts(rank: int) -> None:
     dist.destroy_process_group()
 
 
+REAL = 17  # of 24 rows: 7 are padding
+
+
+def check_padding(rank: int, size: int, kind: str, separable: bool, group: dist.ProcessGroup | None) -> None:
+    """Padded matrices give what narrower ones give, and padding gets no gradient."""
+    problem, narrow = Problem(12), Problem(12)
+    problem.weight[REAL:], problem.teacher_weight[REAL:] = 50.0, -40.0  # whatever stands there
+    narrow.weight, narrow.teacher_weight = narrow.weight[:REAL], narrow.teacher_weight[:REAL]
+    for each in (problem, narrow):
+        each.labels = each.labels.clamp(-100, REAL - 1)
+    teacher = narrow.teacher(kind) if kind == "topk" else problem.teacher(kind, rank, size)
+    _, values = fused(
+        problem, "jsd", (1.0, 2.0), teacher, separable=separable, vocab_size=REAL, group=group, chunk_tokens=4
+    )
+    expected = narrow.plain("jsd", (1.0, 2.0), kind, 1.0)
+    own = torch.cat((expected["weight"], torch.zeros(VOCAB - REAL, WIDTH))).chunk(size)[rank]
+    assert_same(values, expected | {"weight": own})
+
+
+@pytest.mark.parametrize("kind", ["hidden", "logits", "topk"])
+@pytest.mark.parametrize("separable", [False, True])
+def test_rows_that_pad_the_vocabulary_do_not_count(kind: str, separable: bool) -> None:
+    check_padding(0, 1, kind, separable, None)
+
+
+@ranks(4)
+def test_padding_may_fill_some_ranks_and_part_of_another(rank: int) -> None:
+    """Of 6 rows each, the third rank holds 5 tokens and the last none."""
+    group = join(rank, 4)
+    for kind in ("hidden", "logits", "topk"):
+        check_padding(rank, 4, kind, False, group)
+    dist.destroy_process_group()
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 13, 100])
 def test_the_size_of_a_chunk_does_not_matter(chunk: int) -> None:
     problem = Problem(3)

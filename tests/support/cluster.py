@@ -24,12 +24,14 @@ def forked(
     ranks: int = 1,
     die_at: int = 0,
     on_row: tuple[int, Callable[[Pids], None]] | None = None,
+    absent: int | None = None,
     timeout_s: float = 90,
 ) -> tuple[list[int], str]:
     """A whole run on forked ranks, which have torch and megatron-core already: exit codes and all that they said.
 
     With `die_at` the first rank kills itself at that change of a file in --save, and the others are killed too. With
-    `on_row` something is done to the ranks when metrics.jsonl has that many lines.
+    `on_row` something is done to the ranks when metrics.jsonl has that many lines. `absent` is a rank that stands still
+    from the start.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -43,6 +45,8 @@ def forked(
     ]
     for worker in workers:
         worker.start()
+    if absent is not None:
+        os.kill(workers[absent].pid or 0, signal.SIGSTOP)
     deadline = time.monotonic() + timeout_s
     while any(w.exitcode is None for w in workers) and time.monotonic() < deadline:
         if any(w.exitcode for w in workers):  # as torchrun does

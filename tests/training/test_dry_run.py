@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
 from megatron_distill.config.run import RunConfig
 from megatron_distill.training.dry_run import describe
@@ -88,3 +89,48 @@ def test_where_it_starts(base_run: Path, tmp_path: Path) -> None:
     assert f"start: weights of {checkpoint}" in said(tmp_path / "r", *flags, "--load", base_run)
     model = ["--num-layers", 6, "--vocab-size", 60, "--make-vocab-size-divisible-by", 16]
     assert f"start: resume {checkpoint} at step 30" in said(base_run, *flags, *model)
+
+
+def test_a_teacher_on_ranks_of_its_own(base_run: Path, tmp_path: Path) -> None:
+    flags = ["--train-iters", 40, "--dry-run", "--seq-length", 32, "--load", base_run, "--precision", "fp32"]
+    flags += ["--loss", "vanilla:weight=2,temperature=2", "hidden-states", "--lm-weight", 0.5]
+    flags += ["--global-batch-size", 4, "--pruning-layout", "1,4", "--pruning-seed-tokens", 10 * 4 * 32]
+    layout = ["--pipeline-model-parallel-size", 2, "--teacher-placement", "separate"]
+    layout += ["--teacher-tensor-model-parallel-size", 2]
+    text = said(tmp_path / "r", *flags, *layout, world_size=6)
+    for line in (
+        "student: 4 ranks = TP 1 x PP 2 x DP 2",
+        "  stage 1, replica 1: ranks 3",
+        "teacher: 2 ranks = TP 2 x PP 1 x DP 1",
+        "  stage 0, replica 0: ranks 4-5",
+        "losses from step 11 on: 0.5 x cross-entropy; each brought to one size:",
+        "  2 x vanilla (temperature 2)",
+        "  1 x hidden-states",
+        # the final hidden state and those of 4 layers, 64 numbers of 4 bytes; 4 headers of 64 bytes for 32 tokens
+        "bridge: 1,288 bytes a token (hidden), 4 ahead",
+    ):
+        assert line in text.splitlines(), text
+    assert ": a palm of 6 of 6 layers x 64 after 3840 tokens, 0.00 GiB a rank" in text
+    (total,) = re.findall(r"FLOPs: (\S+) ", text)
+    (own, share) = re.findall(r"  of these the teacher: (\S+) \((\S+)%\)", text)[0]
+    # forward of 6 layers in 30 of 40 steps beside 3 times that of 6 and then 4 layers
+    assert float(own) / float(total) == pytest.approx(float(share) / 100, abs=1e-3)
+    assert 20 < float(share) < 30
+    here = said(tmp_path / "r", *flags, "--teacher-placement", "colocated")
+    assert "teacher: in the student's processes" in here and "bridge" not in here.split("losses")[1]
+
+
+def test_a_teacher_that_does_not_fit_is_said(base_run: Path, tmp_path: Path) -> None:
+    flags = [
+        "--train-iters",
+        4,
+        "--dry-run",
+        "--seq-length",
+        32,
+        "--load",
+        base_run,
+        "--teacher-placement",
+        "colocated",
+    ]
+    with pytest.raises(ConfigError, match="did you mean minilm"):
+        said(tmp_path / "r", *flags, "--loss", "minlim")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import types
@@ -180,6 +181,25 @@ def test_result(tmp_path: Path) -> None:
         "skipped_steps": 1,
     }
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("waited", "says"),
+    [(0.2, "waited 4.0% of its time for the teacher: the teacher keeps up"), (2.0, "40.0% .* give the teacher more")],
+)
+def test_the_role_that_the_other_waited_for(
+    waited: float, says: str, base_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [*SMALL, "--load", base_run, "--train-iters", 20, "--save", tmp_path, "--dry-run"]
+    common += ["--teacher-placement", "separate", "--loss", "vanilla"]
+    resolved = make_plan(parse(RunConfig, [str(flag) for flag in common]), world_size=2)
+    state = TrainState(iteration=20, seconds=9.0, taught_seconds=5.0, waited_seconds=waited)
+    with opened(resolved, state) as metrics:
+        metrics.bridge_bytes = 257.0
+        metrics.result(state)
+    assert re.search(f"the student .*{says}", capsys.readouterr().out)
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert (found["teacher_wait_seconds"], found["bridge_bytes_per_token"]) == (waited, 257.0)
 
 
 def test_only_the_first_rank_writes_and_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,130 @@
+"""What can be wrong with a run that is resolved: found before any process group starts, in one sentence."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megatron_distill.checkpoint.manifest import Manifest
+from megatron_distill.config.error import ConfigError
+from megatron_distill.config.model import ModelShape
+from megatron_distill.config.run import RunConfig
+from megatron_distill.data.blend import open_blend
+from megatron_distill.data.samples import check_length, part_spans
+from megatron_distill.data.split import num_windows
+
+if TYPE_CHECKING:
+    from .plan import RunPlan
+
+_SCAN_BYTES = 1 << 30  # a larger corpus is checked batch by batch instead, or starting would take minutes
+
+
+def check_plan(plan: RunPlan, own: Manifest | None) -> None:
+    """All checks of a plan that goes on from `own`, if it does.
+
+    Raises:
+        ConfigError: anything that a user can have got wrong.
+    """
+    run = Path(plan.config.checkpoint.save)
+    _check_stages(plan)
+    _check_model(plan)
+    _check_data(plan)
+    if own is not None:
+        _check_resumed(plan, own, run)
+    _check_folder(run)
+    _check_wandb(plan.config)
+
+
+def _check_stages(plan: RunPlan) -> None:
+    for iteration in {0, plan.total_iters}:
+        count, stages = len(plan.layers_at(iteration)), plan.layout.pipeline
+        if count % stages:
+            when = " after pruning" if count != len(plan.initial_layers) else ""
+            raise ConfigError(
+                f"{count} layers{when} must be a multiple of --pipeline-model-parallel-size {stages}; "
+                "change one of them"
+            )
+
+
+def _check_model(plan: RunPlan) -> None:
+    check_groups(plan.shape, plan.layout.tensor, "the model", "--tensor-model-parallel-size")
+    check_positions(plan.shape, plan.config.data.seq_length, plan.config.checkpoint.load)
+
+
+def check_groups(shape: ModelShape, tp: int, whose: str, flag: str) -> None:
+    """Raise ConfigError where key and value heads cannot be shared out."""
+    if shape.num_query_groups % tp:
+        raise ConfigError(
+            f"the {shape.num_query_groups} key and value heads of {whose} must be a multiple of {flag} {tp}, because "
+            "each rank holds whole groups of heads"
+        )
+
+
+def check_positions(shape: ModelShape, seq: int, where: object) -> None:
+    """Raise ConfigError where a model has learned fewer positions than a sample has."""
+    if shape.block is not None and not shape.block.rotary_dim and seq > shape.max_position_embeddings:
+        raise ConfigError(
+            f"--seq-length {seq} must be at most {shape.max_position_embeddings}, the positions that the model of "
+            f"{where} has learned"
+        )
+
+
+def _check_data(plan: RunPlan) -> None:
+    data = plan.config.data
+    for flag, values in (("--data-path", data.data_path), ("--valid-data-path", data.valid_data_path)):
+        if values is None:
+            continue
+        blend, whole = open_blend(flag, values), flag == "--valid-data-path"
+        for corpus in blend.corpora:
+            span = (0, corpus.num_tokens) if whole else part_spans(data, corpus)[0]
+            num_windows(corpus, span, data.seq_length, random_offset=data.random_offset and not whole)
+            if corpus.num_tokens * corpus.dtype.itemsize > _SCAN_BYTES:
+                continue
+            largest = corpus.max_token()
+            if largest >= plan.shape.vocab_size:
+                raise ConfigError(
+                    f"{flag} {corpus.prefix} has token {largest}, but the model knows only {plan.shape.vocab_size} "
+                    "tokens; give the tokenizer it was made with, or a larger --vocab-size"
+                )
+        if not whole:
+            check_length(data, blend, plan.total_samples)
+
+
+def _check_resumed(plan: RunPlan, own: Manifest, run: Path) -> None:
+    for name, ours in plan.sample_order.items():
+        theirs = own.sample_order.get(name, ours)
+        if theirs != ours:
+            raise ConfigError(
+                f"{run} was trained with --{name} {theirs}, not {ours}, which changes what comes when; give the same, "
+                f"or start another --save folder with --load {run}"
+            )
+    if own.objective != plan.objective:
+        raise ConfigError(
+            f"{run} was trained with {own.objective or 'no teacher'}, not {plan.objective or 'no teacher'}; give the "
+            f"same, or start another --save folder with --load {run}"
+        )
+    if own.iteration > plan.total_iters:
+        raise ConfigError(
+            f"{run} has taken {own.iteration} steps, more than the {plan.total_iters} of this run; train longer, or "
+            "give another --save folder"
+        )
+    needed = plan.layers_at(own.iteration)
+    trainable = set(needed) - plan.frozen_at(own.iteration)
+    if not set(needed) <= set(own.layers) or not trainable <= set(own.trainable_layers):
+        raise ConfigError(
+            f"{run} holds layers {list(own.layers)} at step {own.iteration}, but this run needs {list(needed)} there; "
+            "give the pruning flags it was started with, or another --save folder"
+        )
+
+
+def _check_folder(run: Path) -> None:
+    there = next(p for p in (run, *run.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"--save {run} cannot be made: {there} is not a folder that can be written to")
+
+
+def _check_wandb(config: RunConfig) -> None:
+    if config.logging.wandb_project and importlib.util.find_spec("wandb") is None:
+        raise ConfigError("--wandb-project needs wandb: pip install wandb, or leave the flag out")
