@@ -97,11 +97,9 @@ def _bridge(plan: RunPlan, teacher: TeacherPlan) -> list[str]:
 
 
 def _teacher_flops(plan: RunPlan, whole: float) -> list[str]:
-    teacher = plan.teacher
-    if teacher is None:
+    if plan.teacher is None:
         return []
-    forward = teacher.shape.flops_per_token(plan.config.data.seq_length, len(teacher.layers)) / 3
-    flops = forward * plan.tokens_per_iter * (plan.total_iters - plan.distils_from)
+    flops = sum(plan.tokens_per_iter * plan.flops_per_token(i)[1] for i in range(plan.distils_from, plan.total_iters))
     return [f"  of these the teacher: {flops:.4g} ({flops / whole:.1%})"]
 
 

@@ -15,6 +15,7 @@ from megatron_distill.checkpoint.manifest import (
     read_manifest,
 )
 from megatron_distill.config.cost import paper_flops
+from megatron_distill.config.distillation_cost import method_flops_per_token
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelConfig, ModelShape
 from megatron_distill.config.run import Layout, RunConfig, layout, teacher_layout
@@ -130,12 +131,21 @@ class RunPlan:
         return self.distils_at(iteration) and iteration in (self.distils_from, *removals)
 
     def step_flops(self, iteration: int) -> float:
-        """True FLOPs of step `iteration` (0-based): the student's passes, and the teacher's forward pass."""
-        seq = self.config.data.seq_length
-        per_token = self.shape.flops_per_token(seq, len(self.layers_at(iteration)))
-        if self.teacher is not None and self.distils_at(iteration):
-            per_token += self.teacher.shape.flops_per_token(seq, len(self.teacher.layers)) / 3
-        return self.tokens_per_iter * per_token
+        """True FLOPs of step `iteration` (0-based), of both roles."""
+        return self.tokens_per_iter * sum(self.flops_per_token(iteration))
+
+    def flops_per_token(self, iteration: int) -> tuple[float, float]:
+        """True FLOPs of a token in step `iteration` (0-based), on the student's ranks and on the teacher's."""
+        teacher = self.teacher if self.distils_at(iteration) else None
+        return method_flops_per_token(
+            self.shape,
+            len(self.layers_at(iteration)),
+            teacher.shape if teacher else None,
+            len(teacher.layers) if teacher else 0,
+            self.config.data.seq_length,
+            self.config.distillation.loss if teacher else (),
+            wire=self.config.bridge.wire,
+        )
 
     def paper_flops(self, tokens: int) -> float:
         """FLOPs of training on `tokens` after the last removal, as the papers count."""
