@@ -4,7 +4,7 @@ Documents, each with the token that ends it, form one stream; it is cut into win
 which the first token is not predicted and documents see each other; what is left at the end is dropped.
 
     perplexity = exp(sum of -log P / number of predicted tokens)
-    bits per byte = mean of -log2 P per token * tokens / bytes of UTF-8         (The Pile, arXiv:2101.00027, section 3.1)
+    bits per byte = mean of -log2 P per token * tokens / bytes of UTF-8     (The Pile, arXiv:2101.00027, 3.1)
 
 Perplexities compare between models with one tokenizer only; bits per byte compare between any two.
 """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -44,7 +47,9 @@ def run_tasks(
 
 def _run(model: LM, name: str, data: Path | None, limit: int | None) -> Score:
     task = _load(name, data)
-    with warnings.catch_warnings():
+    # It would fork a process for each core to draw samples, out of one that has a GPU and a process group.
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         found = lm_eval.simple_evaluate(
             model=model,

@@ -40,8 +40,8 @@ AVERAGES: dict[str, tuple[str, ...]] = {
     "blimp": tuple(f"blimp_{name}" for names in BLIMP.values() for name in names),
     "blimp_supplement": tuple(f"blimp_supplement_{name}" for name in SUPPLEMENT),
 } | {f"blimp:{group}": tuple(f"blimp_{name}" for name in names) for group, names in BLIMP.items()}
-"""Unweighted means of scores. v1 averages thirteen, v2 twelve; v1 does not name its "eight tasks far from random", these
-are the nearest natural set."""
+"""Unweighted means of scores. v1 averages thirteen, v2 twelve; v1 does not name its "eight tasks far from random",
+these are the nearest natural set."""
 
 SUITES: dict[str, tuple[str, ...]] = {
     name: AVERAGES[name] for name in ("paper13", "paper12", "eight", "blimp", "blimp_supplement")
