@@ -76,7 +76,7 @@ def evaluate(asked: Evaluation) -> Results | None:
         length = min(stored.shape.max_position_embeddings, asked.seq_length or stored.shape.max_position_embeddings)
         model = HarnessModel(crew, tokenizer, max_length=length, batch_tokens=asked.batch_tokens)
         own: dict[str, Callable[[], dict[str, Any]]] = {
-            "perplexity": partial(_perplexity, asked, stored, crew),
+            "perplexity": partial(_perplexity, asked, stored, crew, _first_token(tokenizer)),
             "rouge": partial(_rouge, asked, model),
         }
         _run_all(asked, results, model, own)
@@ -118,7 +118,13 @@ def _run_all(asked: Evaluation, results: Results, model: Any, own: dict[str, Cal
             results.failures[name] = str(error)
 
 
-def _perplexity(asked: Evaluation, stored: StoredModel, crew: Any) -> dict[str, Any]:
+def _first_token(tokenizer: Any) -> int | None:
+    """The token with which a tokenizer begins every text, as Llama's does; such models know no other between texts."""
+    ids = tokenizer("")["input_ids"]
+    return ids[0] if ids and ids[0] == tokenizer.bos_token_id else None
+
+
+def _perplexity(asked: Evaluation, stored: StoredModel, crew: Any, first: int | None) -> dict[str, Any]:
     from megatron_distill.data.tokenizer import load_tokenizer
 
     from .perplexity import perplexity, read_corpus, read_text
@@ -129,7 +135,8 @@ def _perplexity(asked: Evaluation, stored: StoredModel, crew: Any) -> dict[str, 
     assert path is not None
     tokenizer = load_tokenizer(path)
     if asked.text is not None:
-        stream = read_text(asked.text, tokenizer, tokenizer.eod_id)
+        mark = tokenizer.eod_id if first is None else first
+        stream = read_text(asked.text, tokenizer, mark, begins=first is not None)
     else:
         assert asked.corpus is not None
         stream = read_corpus(asked.corpus, tokenizer, asked.max_tokens)

@@ -1,6 +1,7 @@
 """Perplexity as the papers measure it, and bits per byte.
 
-Documents, each with the token that ends it, form one stream; it is cut into windows of T tokens that share none, in
+Documents, each with the token that ends it (or begins it, where a public model's tokenizer begins every text with one),
+form one stream; it is cut into windows of T tokens that share none, in
 which the first token is not predicted and documents see each other; what is left at the end is dropped.
 
     perplexity = exp(sum of -log P / number of predicted tokens)
@@ -47,8 +48,8 @@ class Stream:
     source: str
 
 
-def read_text(path: Path, tokenizer: Tokenizer, eod: int) -> Stream:
-    """A text file, or the field "text" of JSON lines.
+def read_text(path: Path, tokenizer: Tokenizer, mark: int, *, begins: bool = False) -> Stream:
+    """A text file, or the field "text" of JSON lines; the token `mark` ends each document, or `begins` it.
 
     Raises:
         ConfigError: no such file, or not what it should be.
@@ -60,7 +61,8 @@ def read_text(path: Path, tokenizer: Tokenizer, eod: int) -> Stream:
     for documents in _in_groups(read_documents(path)):
         num_bytes += sum(len(document.encode()) for document in documents)
         for ids in tokenizer.encode_batch(documents):
-            parts += [ids, [eod]] if ids else []
+            if ids:
+                parts += [[mark], ids] if begins else [ids, [mark]]
     tokens = np.concatenate([np.array(part, dtype=np.int64) for part in parts] or [np.zeros(0, np.int64)])
     return Stream(tokens, num_bytes, str(path))
 

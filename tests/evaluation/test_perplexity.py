@@ -102,6 +102,9 @@ def test_text_and_corpus_are_the_same_stream(bpe_file: Path, tmp_path: Path) -> 
     from_corpus = read_corpus(tmp_path / "corpus", tokenizer, None)
     assert from_text.tokens.tolist() == from_corpus.tokens.tolist()
     assert from_text.num_bytes == from_corpus.num_bytes == sum(len(text.encode()) for text in texts)
+    begun = read_text(tmp_path / "text.jsonl", tokenizer, 7, begins=True).tokens.tolist()
+    ids = [ids for ids in tokenizer.encode_batch(texts) if ids]
+    assert begun == [token for document in ids for token in (7, *document)]
     first = read_corpus(tmp_path / "corpus", tokenizer, 3)
     assert first.tokens.tolist() == from_corpus.tokens.tolist()[: len(first.tokens)]
     assert len(first.tokens) < len(from_corpus.tokens)
