@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.corpora import write_corpus
+from tests.support.ranks import launch
 from tests.support.runs import MODEL, SMALL, start
 from tests.support.texts import write_text
 from tests.support.tools import run_tool
@@ -61,3 +62,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small file system cannot be mounted here")
     yield disk
     subprocess.run(["umount", "-l", disk], check=True)
+
+
+def _save_readable(rank: int, tmp_path: Path, tokenizer: Path) -> None:
+    from tests.support.readable_models import save_readable_model
+
+    save_readable_model(tmp_path / "model", tokenizer)
+
+
+@pytest.fixture(scope="session")
+def readable_model(tmp_path_factory: pytest.TempPathFactory, bpe_file: Path) -> Path:
+    """A Hugging Face folder with a small model and a tokenizer."""
+    folder = tmp_path_factory.mktemp("readable")
+    launch(_save_readable, 1, 60.0, folder, {"tokenizer": bpe_file})
+    return folder / "model"

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from megatron_distill.config.error import ConfigError
 from megatron_distill.parallel import device
 
+from .kv_cache import LayerCache
+
 PACKAGES = {"te": "transformer_engine", "flash": "flash_attn"}
 """What each backend but sdpa needs; all but sdpa need a GPU."""
 
@@ -50,8 +52,13 @@ class CausalAttention(nn.Module):
 
             self.kernel = TEDotProductAttention(config, layer_number, AttnMaskType.causal, "self")
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """[seq, batch, heads, head dim] three times to the same shape once; `k` and `v` may have fewer heads."""
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """[seq, batch, heads, head dim] three times to the same shape once; `k` and `v` may have fewer heads.
+
+        With a `cache`, keys and values are added to it, and the queries see all that it holds.
+        """
+        if cache is not None and not cache.append(k, v):
+            return cache.attend(q)
         if self.backend == "te":
             return self.kernel(q, k, v, attention_mask=None).view(q.shape)
         if self.backend == "flash":

@@ -25,6 +25,7 @@ from torch import Tensor
 from megatron_distill.config.block import Block
 
 from .attention import CausalAttention
+from .kv_cache import LayerCache
 from .norms import LayerNorm, RMSNorm
 from .rotary import rotate
 
@@ -106,14 +107,18 @@ class DecoderBlock(MegatronModule, BaseTransformerLayer):
         attention_mask: Tensor | None = None,
         context: Tensor | None = None,
         rotary_pos_emb: Tensor | None = None,
+        cache: LayerCache | None = None,
         **ignored: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """[seq, batch, hidden] to the same; with sequence parallelism seq is this rank's part of the sequence."""
-        attended = hidden_states + self.attend(self.attention_norm(hidden_states), rotary_pos_emb)
+        """[seq, batch, hidden] to the same; with sequence parallelism seq is this rank's part of the sequence.
+
+        With a `cache`, the tokens follow those that it holds.
+        """
+        attended = hidden_states + self.attend(self.attention_norm(hidden_states), rotary_pos_emb, cache)
         source = hidden_states if self.block.parallel_residual else attended
         return attended + self.feed_forward(self.mlp_norm(source)), context
 
-    def attend(self, x: Tensor, rotary_pos_emb: Tensor | None) -> Tensor:
+    def attend(self, x: Tensor, rotary_pos_emb: Tensor | None, cache: LayerCache | None = None) -> Tensor:
         """Self-attention over normalised hidden states, [seq, batch, hidden] to the same."""
         z, _ = self.linear_qkv(x)
         seq, batch, _ = z.shape
@@ -123,7 +128,7 @@ class DecoderBlock(MegatronModule, BaseTransformerLayer):
             q, k = self.q_layernorm(q), self.k_layernorm(k)
         if rotary_pos_emb is not None:
             q, k = (self.turn(y, rotary_pos_emb) for y in (q, k))
-        out, _ = self.linear_proj(self.attention(q, k, v).reshape(seq, batch, -1))
+        out, _ = self.linear_proj(self.attention(q, k, v, cache).reshape(seq, batch, -1))
         return out
 
     def turn(self, x: Tensor, table: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from megatron.core.transformer.transformer_layer import BaseTransformerLayer
 from torch import Tensor
 
 from .attention import CausalAttention
+from .kv_cache import LayerCache
 from .norms import LayerNorm, QueryKeyNorm
 from .rotary import rotate
 
@@ -84,15 +85,19 @@ class PalmBlock(MegatronModule, BaseTransformerLayer):
         attention_mask: Tensor | None = None,
         context: Tensor | None = None,
         rotary_pos_emb: Tensor | None = None,
+        cache: LayerCache | None = None,
         **ignored: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """[seq, batch, hidden] to the same; with sequence parallelism seq is this rank's part of the sequence."""
+        """[seq, batch, hidden] to the same; with sequence parallelism seq is this rank's part of the sequence.
+
+        With a `cache`, the tokens follow those that it holds.
+        """
         z, _ = self.linear_in(self.norm(hidden_states))
         seq, batch, _ = z.shape
         q, k, v, up, gate = z.view(seq, batch, self.heads, -1).split(self.split, dim=-1)
         q, k = self.normalise(q, k)
         assert rotary_pos_emb is not None
-        out = self.attention(rotate(q, rotary_pos_emb), rotate(k, rotary_pos_emb), v)
+        out = self.attention(rotate(q, rotary_pos_emb), rotate(k, rotary_pos_emb), v, cache)
         mixed = torch.cat((out, up * F.silu(gate)), dim=-1).view(seq, batch, -1)
         update, _ = self.linear_out(mixed)
         return hidden_states + update, context

@@ -1,0 +1,152 @@
+"""A trained model by its path, ready to read with: a run, one of its checkpoints, or a Hugging Face folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from megatron_distill.config.error import ConfigError
+from megatron_distill.config.model import ModelShape
+from megatron_distill.config.run import Layout
+
+from .manifest import find_checkpoint, read_manifest
+
+if TYPE_CHECKING:
+    from megatron_distill.models.build import Decoder
+
+    from .from_hf import Source
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """What is on disk, checked; no weights are read yet."""
+
+    path: Path
+    """As the user gave it."""
+    folder: Path
+    """The checkpoint, or the Hugging Face folder."""
+    shape: ModelShape
+    layers: tuple[int, ...]
+    dtype: torch.dtype
+    tokenizer: Path | None
+    """A folder, or a tokenizer's file."""
+    iteration: int | None
+    """Optimizer steps taken; None for a Hugging Face folder."""
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is ours."""
+        return self.iteration is not None
+
+
+def find_model(path: Path) -> StoredModel:
+    """The model at `path`.
+
+    Raises:
+        ConfigError: nothing there, an incomplete checkpoint, or a model that no family reads.
+    """
+    if (path / "config.json").is_file():
+        return _public(path, _source(path))
+    folder = find_checkpoint(path)
+    manifest = read_manifest(folder)
+    tokenizer = Path(manifest.tokenizer) if manifest.tokenizer else None
+    dtype = getattr(torch, manifest.dtype)
+    return StoredModel(path, folder, manifest.shape, manifest.layers, dtype, tokenizer, manifest.iteration)
+
+
+def _source(path: Path) -> Source:
+    from .from_hf import Source
+
+    return Source(path)
+
+
+def _public(path: Path, source: Source) -> StoredModel:
+    from .from_hf import TOKENIZER_FILES
+
+    tokenizer = path if any((path / name).is_file() for name in TOKENIZER_FILES) else None
+    return StoredModel(path, path, source.shape, source.layers, source.dtype, tokenizer, None)
+
+
+def inference_layout(stored: StoredModel, world_size: int, tensor: int, pipeline: int) -> Layout:
+    """How `world_size` ranks share the model; what tensor and pipeline parallelism leave is data parallel.
+
+    Raises:
+        ConfigError: sizes that do not divide ranks, heads, vocabulary or layers.
+    """
+    shape = stored.shape
+    if tensor < 1 or pipeline < 1 or world_size % (tensor * pipeline):
+        raise ConfigError(
+            f"{world_size} ranks are no multiple of --tensor-model-parallel-size {tensor} x "
+            f"--pipeline-model-parallel-size {pipeline}; start another number of ranks or change these"
+        )
+    if shape.num_query_groups % tensor or shape.padded_vocab_size % tensor:
+        raise ConfigError(
+            f"--tensor-model-parallel-size {tensor} must divide the {shape.num_query_groups} key heads and the "
+            f"{shape.padded_vocab_size} rows of the vocabulary of {stored.path}"
+        )
+    if pipeline > len(stored.layers):
+        raise ConfigError(
+            f"--pipeline-model-parallel-size {pipeline} is more than the {len(stored.layers)} layers of {stored.path}"
+        )
+    return Layout(tensor=tensor, pipeline=pipeline, data=world_size // (tensor * pipeline), num_microbatches=1)
+
+
+def load_for_inference(
+    stored: StoredModel, layout: Layout, *, dtype: torch.dtype | None = None, attention_backend: str = "sdpa"
+) -> Decoder:
+    """This rank's part of the model with its weights, in `dtype` (as stored, if absent). Collective over the role."""
+    from megatron_distill.models.build import BuildOptions, build_decoder
+
+    from .native import load_checkpoint
+
+    options = BuildOptions(dtype=stored.dtype, attention_backend=attention_backend)
+    model = build_decoder(stored.shape, stored.layers, layout, options)
+    if stored.is_run:
+        load_checkpoint(stored.folder, model, None)
+    else:
+        _fill(model, _source(stored.folder))
+    return model.requires_grad_(False).to(dtype or stored.dtype)
+
+
+@torch.no_grad()
+def _fill(model: Decoder, source: Source) -> None:
+    """Read the tensors of this rank, each whole, and keep its part of them."""
+    from megatron.core import parallel_state
+
+    rank = parallel_state.get_tensor_model_parallel_rank()
+    size = parallel_state.get_tensor_model_parallel_world_size()
+    for name, parameter in model.named_parameters():
+        whole = source.read(model.original_name(name))
+        if size > 1 and getattr(parameter, "tensor_model_parallel", False):
+            whole = whole.chunk(size, dim=parameter.partition_dim)[rank]  # type: ignore[attr-defined]
+        parameter.copy_(whole)
+
+
+def load_tokenizer_of(stored: StoredModel, given: Path | None = None) -> Any:
+    """The model's tokenizer, or the one at `given`, as transformers has it: so its first and last tokens are those that
+    the export has, and a public model's those it came with.
+
+    Raises:
+        ConfigError: the model has none and none is given, or it is no tokenizer.
+    """
+    import tempfile
+
+    from transformers import AutoTokenizer
+
+    from megatron_distill.data.tokenizer import load_tokenizer
+
+    path = given or stored.tokenizer
+    if path is None:
+        raise ConfigError(f"{stored.path} records no tokenizer; give it with --tokenizer")
+    folder = path if path.is_dir() else path.parent
+    if not (folder / "tokenizer_config.json").is_file():
+        with tempfile.TemporaryDirectory() as made:
+            load_tokenizer(path).save_huggingface(Path(made))
+            return AutoTokenizer.from_pretrained(made, trust_remote_code=False)
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # transformers raises what the file at fault makes it raise
+        raise ConfigError(f"{folder} holds no tokenizer that transformers reads: {error}") from error

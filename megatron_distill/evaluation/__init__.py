@@ -1,0 +1,1 @@
+"""What a model knows: zero-shot tasks, perplexity, minimal pairs and generated text."""

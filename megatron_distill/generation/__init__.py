@@ -1,0 +1,1 @@
+"""Text from a model: sampling with a key-value cache, on any tensor- and pipeline-parallel layout."""

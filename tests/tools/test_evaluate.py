@@ -1,0 +1,94 @@
+"""tools/evaluate.py, as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation.items import write_items
+from tests.support.runs import ROOT, environment
+from tests.support.tools import refusal, run_tool
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_items(tmp_path_factory.mktemp("data") / "items")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, readable_model: Path) -> Path:
+    """The same model as a run of ours."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    run_tool("convert_checkpoint", "from-hf", readable_model, folder)
+    return folder
+
+
+def scores(path: Path) -> dict[str, float]:
+    """The scores in a results file of one model."""
+    (model,) = json.loads(path.read_text())["models"].values()
+    return {name: score["value"] for name, score in model["scores"].items()}
+
+
+def test_run_and_folder_on_any_layout_by_us_and_by_transformers(
+    run: Path, readable_model: Path, data: Path, text_file: Path, tmp_path: Path
+) -> None:
+    ppl = ("--text", text_file, "--seq-length", 64)
+    said = run_tool("evaluate", run, "--tasks", "paper13", "perplexity", "--data", data, *ppl).stdout
+    found = scores(run / "evaluation.json")
+    assert len(found) == 15
+    assert "paper13" in said and said.endswith(f"wrote {run / 'evaluation.json'}\n")
+    (entry,) = json.loads((run / "evaluation.json").read_text())["models"].values()
+    assert set(entry["averages"]) == {"paper13", "paper12", "eight"}
+    assert entry["scores"]["piqa"]["stderr"] is not None
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    flags = ["--tasks", "paper13,perplexity", "--data", data, *ppl, "--out", tmp_path / "tp2.json"]
+    command = [*torchrun, ROOT / "tools" / "evaluate.py", readable_model, *flags, "--tensor-model-parallel-size", 2]
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, env=environment(), timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("paper13") == 1
+    assert scores(tmp_path / "tp2.json") == pytest.approx(found, abs=1e-4)
+    run_tool(
+        *("evaluate", readable_model, "--tasks", "paper13", "--data", data, "--backend", "hf", "--seq-length", 64),
+        *("--out", tmp_path / "hf.json"),
+    )
+    theirs = scores(tmp_path / "hf.json")
+    assert theirs == pytest.approx({name: found[name] for name in theirs}, abs=1e-9)
+
+
+def test_what_fails_is_said_and_the_rest_is_done(readable_model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    flags = ("--tasks", "piqa", "blimp_drop_argument", "perplexity", "rouge", "--data", data, "--out", out)
+    done = run_tool("evaluate", readable_model, *flags, check=False)
+    assert done.returncode == 2
+    assert "piqa" in done.stdout
+    assert list(scores(out)) == ["piqa"]
+    failed = [line for line in done.stderr.splitlines() if line.startswith("evaluate.py: ")]
+    assert [line.split(": ")[1] for line in failed] == ["blimp_drop_argument", "perplexity", "rouge"]
+    assert "drop_argument.jsonl" in failed[0] and "--text FILE" in failed[1] and "--instructions FILE" in failed[2]
+    assert "Traceback" not in done.stderr
+
+
+def test_rouge(readable_model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"the model {n}", "output": ["the size of the layer", "half"]} for n in range(3)]
+    (tmp_path / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ("--tasks", "rouge", "--instructions", tmp_path / "dev.jsonl", "--seeds", 10, 20)
+    for name in ("a", "b"):
+        run_tool("evaluate", readable_model, *flags, "--out", tmp_path / f"{name}.json")
+    found = scores(tmp_path / "a.json")
+    assert set(found) == {"rouge_l", "exact_match"} and 0 < found["rouge_l"] < 100
+    assert scores(tmp_path / "b.json") == found
+
+
+def test_models_that_are_none(base_run: Path, readable_model: Path, data: Path, tmp_path: Path) -> None:
+    flags = ("--tasks", "piqa", "--data", data)
+    assert "records no tokenizer; give it with --tokenizer" in refusal("evaluate", base_run, *flags)
+    assert "there is no checkpoint or run at" in refusal("evaluate", tmp_path / "none", *flags)
+    said = refusal("evaluate", readable_model, *flags, "--tensor-model-parallel-size", 2)
+    assert "1 ranks are no multiple of --tensor-model-parallel-size 2" in said
+    assert "has no config.json" in refusal("evaluate", base_run, *flags, "--backend", "hf")
