@@ -39,7 +39,7 @@ class Capture:
 
     def _after_attention(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            found = zip(ATTENTION, (*inputs, output), strict=True)
+            found = zip(ATTENTION, (*inputs[:3], output), strict=True)  # a cache may follow
             self._attention = {Tap(kind, index): x for kind, x in found if Tap(kind, index) in self._taps}
 
         return hook
