@@ -47,6 +47,7 @@ def train(plan: RunPlan) -> int:
     from megatron_distill.models.attention import choose_backend
     from megatron_distill.parallel.worlds import FailedTogether, Role, open_world
     from megatron_distill.training.loop import TooManySkippedSteps, check_start, run
+    from megatron_distill.training.start import verify_start
 
     training = plan.config.training
     choose_backend(training.attention_backend, training.precision)  # fails here, before any rank waits for another
@@ -55,6 +56,7 @@ def train(plan: RunPlan) -> int:
         locked(Path(plan.config.checkpoint.save)) if _is_first() else nullcontext(),
         open_world((Role("student", plan.layout),), timeout_minutes=timeout) as world,
     ):
+        plan = verify_start(plan)
         check_start(plan)
         try:
             run(plan, world)

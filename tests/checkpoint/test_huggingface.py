@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.support.runs import MODEL, ROOT, SMALL, environment, start
 
@@ -70,14 +73,50 @@ def test_a_difference_is_found(corpus: Path, tmp_path: Path) -> None:
     assert "NOT EQUAL" in found.stdout
 
 
-def test_what_cannot_be_exported_is_said(corpus: Path, tmp_path: Path) -> None:
-    start(*MODEL, "--model", "palm-tiny-paper", *SMALL, "--data-path", corpus, "--train-iters", 1, "--save", tmp_path)
-    done = convert("to-hf", tmp_path, tmp_path / "out")
-    assert done.returncode == 2
-    assert "-paper model" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+GENERATE = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True, dtype=torch.float32)
+ids, pad = torch.randint(1, 60, (2, 9), generator=torch.Generator().manual_seed(0)), 0
+options = dict(max_new_tokens=6, do_sample=False, pad_token_id=pad)
+cached, plain = (model.generate(ids, use_cache=cache, **options) for cache in (True, False))
+assert torch.equal(cached, plain), "the cache changes what is generated"
+left = torch.cat((torch.full((2, 3), pad), ids), dim=1)
+mask = torch.arange(12).expand(2, -1) >= 3
+padded = model.generate(left, attention_mask=mask.long(), **options)
+assert torch.equal(padded[:, 3:], cached), "padding changes what is generated"
+loss = model(ids, labels=ids).loss
+wanted = torch.nn.functional.cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+assert abs(loss - wanted) < 1e-6
+print("as it should be")
+"""
+
+
+def test_the_paper_flavour_brings_its_own_code(corpus: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    model = [*MODEL, "--model", "palm-tiny-paper", *SMALL, "--num-layers", 4, "--data-path", corpus]
+    pruning = ["--pruning-layout", "1", "--pruning-seed-tokens", 256]
+    start(*model, *pruning, "--train-iters", 4, "--lr", "0.01", "--save", run)
+    assert "logits equal" in convert("to-hf", run, out).stdout
+    assert sorted(p.name for p in out.glob("*.py")) == ["configuration_palm_paper.py", "modeling_palm_paper.py"]
+    assert "trust_remote_code=True" in (out / "README.md").read_text()
+    # As anybody would load it: without this project on the path.
+    outside = {"PATH": os.environ["PATH"], "HF_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", GENERATE, out]
+    alone = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, env=outside)
+    assert alone.stdout == "as it should be\n", alone.stderr
+    # In again, where the folder's own code is not what runs.
+    (out / "modeling_palm_paper.py").write_text("raise SystemExit('executed')")
+    assert "logits equal" in convert("from-hf", out, tmp_path / "again").stdout
+    assert "logits equal" in convert("to-hf", tmp_path / "again", tmp_path / "out2").stdout
+    before, after = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "out2"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_what_is_not_there_cannot_be_exported(tmp_path: Path) -> None:
     assert convert("to-hf", tmp_path / "nothing", tmp_path / "out").returncode == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_inspect_tells_what_a_checkpoint_is(base_run: Path) -> None:
