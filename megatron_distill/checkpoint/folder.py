@@ -20,6 +20,7 @@ from .checksum import checksum
 from .manifest import NAME, Manifest
 
 PARTIAL = ".partial_"
+DAMAGED = "damaged_"
 _ROOM_FOR_THE_REST = 1 << 20
 """Bytes for the manifest, megatron-core's metadata and the metrics until the next checkpoint."""
 
@@ -90,16 +91,6 @@ def point_at(final: Path) -> None:
     flush(pointer)
     pointer.rename(run / "latest")
     flush(run)
-
-
-def set_aside(damaged: Path) -> Path:
-    """Rename a damaged checkpoint, so that nothing takes it for one; returns its new name."""
-    aside = damaged.with_name(f"damaged_{damaged.name}")
-    if aside.exists():
-        shutil.rmtree(aside)
-    damaged.rename(aside)
-    flush(aside.parent)
-    return aside
 
 
 def drop_old(newest: Path, keep: int, every: int) -> None:

@@ -117,7 +117,7 @@ def latest_checkpoint(run: Path) -> Path | None:
         raise ConfigError(f"{pointer} cannot be read ({error})") from error
     folder = run / "checkpoints" / name
     if not name or not folder.is_dir():
-        raise ConfigError(f"{pointer} names {name or 'nothing'}, which is not there; give one of {run / 'checkpoints'}")
+        raise ConfigError(f"{pointer} names {name or 'nothing'}, which is not there")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""A safetensors file written tensor by tensor, so that no more than one is in memory."""
+"""Safetensors files written and read tensor by tensor, so that no more than one is in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+from megatron_distill.config.error import ConfigError
+
+CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 def write_safetensors(
@@ -22,7 +24,7 @@ def write_safetensors(
     offset = 0
     for name, shape in described.items():
         end = offset + size * torch.Size(shape).numel()
-        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -34,3 +36,54 @@ def write_safetensors(
             file.seek(start + header[name]["data_offsets"][0])
             file.write(tensor.to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy().data)
         file.truncate(start + offset)
+
+
+class SafetensorsFile:
+    """The tensors of a file, read when asked for.
+
+    The safetensors library looks over the file first, but would map it, and all that was ever read of it would stay in
+    memory.
+
+    Raises:
+        ConfigError: it is no safetensors file, or not a whole one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = path
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                self._entries: dict[str, Any] = json.loads(file.read(length))
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"{path} is no whole safetensors file: {error}") from error
+        self._entries.pop("__metadata__", None)
+        self._begin = 8 + length
+
+    def keys(self) -> list[str]:
+        """Names of the tensors."""
+        return list(self._entries)
+
+    def describe(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """Type, as safetensors calls it, and shape."""
+        return self._entries[name]["dtype"], tuple(self._entries[name]["shape"])
+
+    def __getitem__(self, name: str) -> Tensor:
+        entry = self._entries[name]
+        dtype = next(dtype for dtype, code in CODES.items() if code == entry["dtype"])
+        tensor = torch.empty(entry["shape"], dtype=dtype)
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self._begin + entry["data_offsets"][0])
+            read_fully(file, tensor.reshape(-1).view(torch.uint8).numpy().data)
+        return tensor
+
+
+def read_fully(file: Any, buffer: memoryview) -> int:
+    """Fill `buffer` as far as the file goes: Linux gives 2 GiB at most at a time. Returns the bytes read."""
+    done = 0
+    while done < len(buffer) and (count := file.readinto(buffer[done:])):
+        done += count
+    return done

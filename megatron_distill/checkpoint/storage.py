@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from megatron_distill.config.error import ConfigError
 
 from .checksum import ChecksummedFile
+from .safetensors_file import read_fully
 
 Produce = Callable[[str], Tensor]
 """Makes a tensor when it is its turn to be written."""
@@ -104,9 +105,40 @@ class TensorReader:
         return whole
 
     def _load(self, info: _StorageInfo) -> Tensor:
-        with (self.folder / info.relative_path).open("rb") as file:
-            file.seek(info.offset)
-            return torch.load(io.BytesIO(file.read(info.length)), map_location="cpu", weights_only=True)
+        with _Slice(self.folder / info.relative_path, info.offset, info.length) as part:
+            return torch.load(part, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+
+
+class _Slice(io.RawIOBase):
+    """A part of a file as a file, from which torch.load reads straight into the tensor."""
+
+    def __init__(self, path: Path, begin: int, length: int) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._begin, self._length, self._at = begin, length, 0
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._length)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")[: max(0, self._length - self._at)]
+        self._file.seek(self._begin + self._at)
+        count = read_fully(self._file, view)
+        self._at += count
+        return count
 
 
 def _describe(size: torch.Size, dtype: torch.dtype) -> TensorStorageMetadata:

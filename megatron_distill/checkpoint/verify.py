@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch.distributed as dist
@@ -10,8 +12,8 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.parallel.worlds import first_failure
 
 from .checksum import checksum
-from .folder import point_at, set_aside
-from .manifest import Manifest, candidates, none_is_whole, read_manifest
+from .folder import DAMAGED, point_at
+from .manifest import Manifest, candidates, latest_checkpoint, none_is_whole, read_manifest
 
 
 def find_damage(folder: Path, *, part: int = 0, parts: int = 1) -> str:
@@ -57,33 +59,51 @@ def go_back_to_whole(run: Path) -> list[str]:
     Raises:
         ConfigError: none is whole, and nothing is changed, or a damaged one cannot be renamed.
     """
-    found: list[list[Path]] = [candidates(run) if dist.get_rank() == 0 else []]
+    found: list[tuple[str, list[Path]]] = [("", [])]
+    if dist.get_rank() == 0:
+        found = [(_broken_pointer(run), candidates(run))]
     dist.broadcast_object_list(found, src=0)
+    ((pointer, folders),) = found
     damages: dict[Path, str] = {}
-    for folder in found[0]:
+    for folder in folders:
         damage = find_damage_together(folder)
         if not damage:
-            return _leave(damages, folder)
+            _leave(run, damages, folder if pointer or damages else None)
+            said = [f"{damage}; it is set aside as {_aside(d).name}" for d, damage in damages.items()]
+            return [f"{sentence}; going on from {folder.name}" for sentence in (*filter(None, [pointer]), *said)]
         damages[folder] = damage
-    if damages:
-        raise none_is_whole(run, next(iter(damages.values())))
+    if pointer or damages:
+        raise none_is_whole(run, pointer or next(iter(damages.values())))
     return []
 
 
-def _leave(damages: dict[Path, str], whole: Path) -> list[str]:
-    said, failure = [], ""
-    if dist.get_rank() == 0:
+def _broken_pointer(run: Path) -> str:
+    try:
+        latest_checkpoint(run)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _aside(damaged: Path) -> Path:
+    """The name under which nothing takes it for a checkpoint."""
+    return damaged.with_name(DAMAGED + damaged.name)
+
+
+def _leave(run: Path, damages: Iterable[Path], whole: Path | None) -> None:
+    failure = ""
+    if dist.get_rank() == 0 and whole is not None:
         try:
-            for folder, damage in damages.items():
-                said.append(f"{damage}; it is set aside as {set_aside(folder).name}, {whole.name} is whole")
-            if damages:
-                point_at(whole)
+            for folder in damages:
+                if _aside(folder).exists():  # of this step, from an earlier time
+                    shutil.rmtree(_aside(folder))
+                folder.rename(_aside(folder))
+            point_at(whole)
         except OSError as error:
             failure = str(error)
     failure = first_failure(failure)
     if failure:
-        raise ConfigError(f"a damaged checkpoint of {whole.parent} could not be set aside ({failure})")
-    return said
+        raise ConfigError(f"a damaged checkpoint of {run} could not be set aside ({failure})")
 
 
 def _share(manifest: Manifest, part: int, parts: int) -> list[str]:
