@@ -15,6 +15,7 @@ from torch import Tensor
 from megatron_distill.models.families import Family, find_exported
 from megatron_distill.models.families.rules import Rule
 
+from .ahead import one_ahead
 from .folder import flush
 from .manifest import Manifest
 from .model_card import PROVENANCE, model_card, provenance
@@ -87,7 +88,7 @@ def _write_weights(reader: TensorReader, rules: list[Rule], dtype: torch.dtype, 
         name = "model.safetensors" if last == 1 else f"model-{number:05d}-of-{last:05d}.safetensors"
         described = {theirs: size for rule in shard for theirs, size in rule.theirs.items()}
         where |= dict.fromkeys(described, name)
-        write_safetensors(out / name, described, dtype, _cut_all(reader, shard))
+        write_safetensors(out / name, described, dtype, one_ahead(_cut_all(reader, shard)))
     if len(shards) > 1:
         total = sum(torch.Size(size).numel() for rule in rules for size in rule.theirs.values()) * dtype.itemsize
         index = {"metadata": {"total_size": total}, "weight_map": where}
@@ -109,7 +110,8 @@ def _shards(rules: list[Rule], itemsize: int) -> list[list[Rule]]:
 
 def _cut_all(reader: TensorReader, rules: list[Rule]) -> Iterator[tuple[str, Tensor]]:
     for rule in rules:
-        yield from zip(rule.theirs, rule.cut(reader.read(rule.ours, rule.shape)), strict=True)
+        pieces = rule.cut(reader.read(rule.ours, rule.shape))
+        yield from ((name, piece.contiguous()) for name, piece in zip(rule.theirs, pieces, strict=True))
 
 
 def _write_tokenizer(path: str | None, out: Path) -> dict[str, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ def write_safetensors(
             file.seek(start + header[name]["data_offsets"][0])
             file.write(tensor.to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy().data)
         file.truncate(start + offset)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class SafetensorsFile:

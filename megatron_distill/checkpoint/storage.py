@@ -26,6 +26,7 @@ from torch.serialization import get_crc32_options, set_crc32_options
 
 from megatron_distill.config.error import ConfigError
 
+from .ahead import one_ahead
 from .checksum import ChecksummedFile
 from .safetensors_file import read_fully
 
@@ -55,7 +56,7 @@ def write_items(path: Path, key: str, content: tuple[list[Any], list[Any]]) -> t
 def write_tensors(
     folder: Path, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, produce: Produce
 ) -> dict[str, str]:
-    """Whole tensors as a checkpoint that dist_checkpointing.load reads; one at a time is in memory.
+    """Whole tensors as a checkpoint that dist_checkpointing.load reads; two at a time are in memory.
 
     Returns the checksum of the file that holds them, by its name. Raises what `produce` raises, and OSError when the
     disk is full.
@@ -65,10 +66,10 @@ def write_tensors(
     name = "__0_0.distcp"
     results = []
     with ChecksummedFile(folder / name) as file, _no_second_checksum():
-        for fqn, shape in shapes.items():
+        for fqn, tensor in one_ahead((fqn, _compact(produce(fqn).to(dtype))) for fqn in shapes):
             begun = file.tell()
-            torch.save(_compact(produce(fqn).to(dtype)), file)  # type: ignore[arg-type]
-            results.append(_result(MetadataIndex(fqn, torch.Size([0] * len(shape))), name, begun, file.tell()))
+            torch.save(tensor, file)  # type: ignore[arg-type]
+            results.append(_result(MetadataIndex(fqn, torch.Size([0] * tensor.dim())), name, begun, file.tell()))
     described = {fqn: _describe(torch.Size(shape), dtype) for fqn, shape in shapes.items()}
     FileSystemWriter(folder).finish(Metadata(described), [results])  # type: ignore[arg-type]
     torch.save({}, folder / "common.pt")
