@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,15 @@ from torch import Tensor
 
 from megatron_distill.config.error import ConfigError
 
+from .checksum import ChecksummedFile
+
 CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 def write_safetensors(
     path: Path, described: dict[str, tuple[int, ...]], dtype: torch.dtype, tensors: Iterator[tuple[str, Tensor]]
 ) -> None:
-    """A safetensors file of tensors that come one by one, in any order; `described` has their names and shapes."""
+    """A safetensors file of tensors that come one by one, in the order of `described`: their names and shapes."""
     size = dtype.itemsize
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -30,15 +31,12 @@ def write_safetensors(
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
-    with path.open("wb") as file:
+    with ChecksummedFile(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, tensor in tensors:
             assert tuple(tensor.shape) == described[name], name
-            file.seek(start + header[name]["data_offsets"][0])
+            assert file.tell() == start + header[name]["data_offsets"][0], name
             file.write(tensor.to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        file.truncate(start + offset)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 class SafetensorsFile:
