@@ -1,4 +1,4 @@
-"""Train a decoder, or compress a pretrained one. Start here.
+"""Train a decoder, compress a pretrained one, or distil it from a teacher. Start here.
 
     torchrun --nproc-per-node 8 pretrain_distill.py --help
     python pretrain_distill.py ...        the same with one process
@@ -45,33 +45,17 @@ def train(plan: RunPlan) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     from megatron_distill.checkpoint.lock import locked
     from megatron_distill.models.attention import choose_backend
-    from megatron_distill.parallel.bridge import BridgeError
-    from megatron_distill.parallel.worlds import FailedTogether, open_world
-    from megatron_distill.training.loop import check_start, run
-    from megatron_distill.training.state import TooManySkippedSteps
-    from megatron_distill.training.teaching import bridges, build_terms, roles, serve
+    from megatron_distill.training.job import Failure, run_job
+    from megatron_distill.training.teaching import build_terms
 
     training = plan.config.training
     choose_backend(training.attention_backend, training.precision)  # fails here, before any rank waits for another
     terms = build_terms(plan)
-    timeout = plan.config.parallel.distributed_timeout_minutes
     try:
-        with (
-            locked(Path(plan.config.checkpoint.save)) if _is_first() else nullcontext(),
-            open_world(roles(plan), timeout_minutes=timeout, bridges=bridges(plan, terms)) as world,
-        ):
-            try:
-                if world.role.name == "teacher":
-                    serve(plan, world, terms)
-                else:
-                    check_start(plan)
-                    run(plan, world, terms)
-            except (TooManySkippedSteps, FailedTogether) as error:
-                return _end(error, 3 if isinstance(error, TooManySkippedSteps) else 1, speaks=world.is_first)
-            except (ConfigError, OSError, BridgeError) as error:  # of this rank alone
-                return _end(error, 2 if isinstance(error, ConfigError) else 1)
-    except BridgeError as error:  # another role did not come
-        return _end(error, 1)
+        with locked(Path(plan.config.checkpoint.save)) if _is_first() else nullcontext():
+            run_job(plan, terms)
+    except Failure as failure:
+        return _end(failure, failure.exit_code, speaks=failure.speaks)
     return 0
 
 

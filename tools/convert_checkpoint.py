@@ -29,17 +29,24 @@ def main() -> int:
     from_hf = commands.add_parser("from-hf", help="read a Hugging Face folder and compare logits")
     from_hf.add_argument("folder", type=Path, help="folder with config.json and weights")
     from_hf.add_argument("out", type=Path, help="run folder to write; give it to --load")
-    inspect = commands.add_parser("inspect", help="what a checkpoint is")
-    inspect.add_argument("run", type=Path, help="run folder or checkpoint")
+    inspect = commands.add_parser("inspect", help="what a checkpoint or a Hugging Face folder is")
+    inspect.add_argument("run", type=Path, help="run folder, checkpoint or Hugging Face folder")
+    inspect.add_argument("--verify", action="store_true", help="read every byte of a checkpoint and compare checksums")
+    for command in (to_hf, from_hf):
+        command.add_argument(
+            "--no-compare", action="store_true", help="do not compare logits, which needs memory for both models"
+        )
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", module=r"megatron\.core")
     try:
         if arguments.command == "inspect":
-            print(describe(arguments.run))
+            from megatron_distill.checkpoint.describe import describe
+
+            print(describe(arguments.run, verify=arguments.verify))
             return 0
         if arguments.command == "from-hf":
-            return import_folder(arguments.folder, arguments.out)
-        return export(arguments.run, arguments.out)
+            return import_folder(arguments.folder, arguments.out, compared=not arguments.no_compare)
+        return export(arguments.run, arguments.out, compared=not arguments.no_compare)
     except (ValueError, FileNotFoundError) as error:
         print(f"convert_checkpoint.py: {error}", file=sys.stderr)
         return 2
@@ -48,48 +55,33 @@ def main() -> int:
         return 1
 
 
-def describe(run: Path) -> str:
-    """A checkpoint in a few lines."""
-    folder = find_checkpoint(run)
-    manifest = read_manifest(folder)
-    shape = manifest.shape
-    gone = sorted(set(range(shape.num_layers)) - set(manifest.layers))
-    size = sum(manifest.files.values())
-    return "\n".join(
-        [
-            f"{folder}: {shape.family}, {shape.num_parameters(len(manifest.layers)):,} parameters, {manifest.dtype}",
-            f"width {shape.hidden_size}, {shape.num_attention_heads} heads, vocabulary {shape.vocab_size:,}",
-            f"layers kept: {', '.join(map(str, manifest.layers))}",
-            f"layers removed: {', '.join(map(str, gone)) or 'none'}",
-            f"step {manifest.iteration:,}, {manifest.consumed_tokens:,} tokens seen, optimizer {manifest.optimizer}",
-            f"{size / 2**20:,.1f} MiB in {len(manifest.files)} files, tokenizer {manifest.tokenizer or 'not recorded'}",
-        ]
-    )
-
-
-def export(run: Path, out: Path) -> int:
+def export(run: Path, out: Path, *, compared: bool = True) -> int:
     """Write `out` and compare it with the checkpoint."""
     from megatron_distill.checkpoint.huggingface import export as write_folder
 
     folder = find_checkpoint(run)
-    with _single_world():
-        write_folder(folder, read_manifest(folder), out)
-    return compare(run, out)
+    write_folder(folder, read_manifest(folder), out)
+    return compare(run, out) if compared else _not_compared(out)
 
 
-def import_folder(folder: Path, out: Path) -> int:
+def import_folder(folder: Path, out: Path, *, compared: bool = True) -> int:
     """Write `out` and compare it with the Hugging Face folder."""
     from megatron_distill.checkpoint.from_hf import import_model
 
     import_model(folder, out)
-    return compare(out, folder, wrote=out)
+    return compare(out, folder, wrote=out) if compared else _not_compared(out)
+
+
+def _not_compared(out: Path) -> int:
+    print(f"wrote {out}: logits not compared")
+    return 0
 
 
 def compare(run: Path, out: Path, *, wrote: Path | None = None) -> int:
-    """Compare the logits of a checkpoint and of a Hugging Face folder on random tokens; 0 if they are equal."""
+    """Compare the logits of a checkpoint and of a Hugging Face folder on text; 0 if they are equal."""
     from transformers.utils import logging
 
-    from megatron_distill.checkpoint.huggingface import largest_difference
+    from megatron_distill.checkpoint.comparison import largest_difference
 
     logging.disable_progress_bar()
     folder = find_checkpoint(run)

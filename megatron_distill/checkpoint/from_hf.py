@@ -12,16 +12,12 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.models.families.hf_config import HFConfig
 from megatron_distill.models.families.registry import Family, find_model_type
 
+from .folder import publish_weights
 from .hf_folder import HFWeights
 from .manifest import Manifest
-from .native import publish_weights
-from .stream import write_checkpoint
+from .storage import write_tensors
+from .tokenizer_files import FILES, FOLDER
 
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"),
-)
-"""What a tokenizer may consist of; none of it is code."""
 _TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float32}
 """What weights become; fp16 is widened, because neither bf16 nor training in fp16 would keep it."""
 
@@ -101,7 +97,7 @@ def import_model(folder: Path, out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists already; give a folder that does not")
     source = Source(folder)
-    tokenizer = _copy_tokenizer(folder, out / "tokenizer")
+    tokenizer = _copy_tokenizer(folder, out / FOLDER)
     manifest = Manifest(
         iteration=0,
         consumed_samples=0,
@@ -112,13 +108,14 @@ def import_model(folder: Path, out: Path) -> Path:
         optimizer="none",
         dtype=str(source.dtype).removeprefix("torch."),
         tokenizer=tokenizer,
+        origin=(str(folder),),
     )
     shapes = {rule.ours: rule.shape for rule in source.rules.values()}
-    return publish_weights(out, manifest, lambda partial: write_checkpoint(partial, shapes, source.dtype, source.read))
+    return publish_weights(out, manifest, lambda partial: write_tensors(partial, shapes, source.dtype, source.read))
 
 
 def _copy_tokenizer(folder: Path, out: Path) -> str | None:
-    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    files = [folder / name for name in FILES if (folder / name).is_file()]
     if not files:
         return None
     out.mkdir(parents=True)
@@ -126,4 +123,4 @@ def _copy_tokenizer(folder: Path, out: Path) -> str | None:
         shutil.copyfile(file, out / file.name)
     names = {file.name for file in files}
     model = "tokenizer.model" if "tokenizer.json" not in names and "tokenizer.model" in names else ""
-    return str((out / model).resolve())
+    return (Path(FOLDER) / model).as_posix()

@@ -12,14 +12,15 @@ from torch import Tensor
 
 from megatron_distill.config.error import ConfigError
 
+from .safetensors_file import CODES, SafetensorsFile
+
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 
 
 class HFWeights:
-    """Tensors by name. Safetensors are mapped into memory and read when asked for; of old `.bin` shards, which are
-    pickles of nothing but tensors, one is held at a time.
+    """Tensors by name. Those of safetensors are read when asked for; of old `.bin` shards, which are pickles of nothing
+    but tensors, one is held at a time.
 
     Raises:
         ConfigError: no weights, a shard that is missing, damaged or not what the index says, a pickle with code in it.
@@ -45,19 +46,17 @@ class HFWeights:
         """Type, as safetensors calls it (F32, BF16, F16, I8, ...), and shape of a tensor, without reading it."""
         path = self._where[name]
         opened = self._reader(path)
-        if path.suffix != ".safetensors":
-            tensor = opened[name] if name in opened else self.read(name)
-            return _CODES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape)
-        part = opened.get_slice(name)
-        return part.get_dtype(), tuple(part.get_shape())
+        if isinstance(opened, SafetensorsFile):
+            return opened.describe(name)
+        tensor = opened[name] if name in opened else self.read(name)
+        return CODES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape)
 
     def read(self, name: str) -> Tensor:
         """One tensor, on the CPU, in the dtype of the file."""
         path = self._where[name]
-        opened = self._reader(path)
         try:
-            return opened.get_tensor(name) if path.suffix == ".safetensors" else opened[name]
-        except Exception as error:  # the Rust library has an exception of its own
+            return self._reader(path)[name]
+        except (OSError, KeyError) as error:
             raise ConfigError(f"{path} is damaged: it has no whole tensor {name} ({error})") from error
 
     def _names(self, path: Path) -> list[str]:
@@ -83,17 +82,8 @@ class HFWeights:
     def _reader(self, path: Path) -> Any:
         if self._open is None or self._open[0] != path:
             self._open = None  # before the next one is opened
-            self._open = (path, _open_safetensors(path) if path.suffix == ".safetensors" else _open_bin(path))
+            self._open = (path, SafetensorsFile(path) if path.suffix == ".safetensors" else _open_bin(path))
         return self._open[1]
-
-
-def _open_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ConfigError(f"{path} is no whole safetensors file: {error}") from error
 
 
 def _open_bin(path: Path) -> dict[str, Tensor]:

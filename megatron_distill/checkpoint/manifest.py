@@ -13,7 +13,10 @@ from typing import Any
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelShape, shape_from_dict
 
-FORMAT = 1
+from .checksum import text_checksum
+
+FORMAT = 2
+"""Of what is written; format 1, which had no checksums, is read too."""
 NAME = "manifest.json"
 
 
@@ -41,16 +44,21 @@ class Manifest:
     objective: str = ""
     """What it learns from which teacher, in words: a run that goes on must do the same."""
     tokenizer: str | None = None
-    """The tokenizer's file, copied into the run folder."""
+    """The tokenizer's path: within the run folder, where a copy lies, or absolute in checkpoints of before."""
+    origin: tuple[str, ...] = ()
+    """Where the weights came from before training: the run or model, and where that one's came from, and so on."""
     files: dict[str, int] = field(default_factory=dict)
     """Size in bytes of every file of the checkpoint."""
+    checksums: dict[str, str] = field(default_factory=dict)
+    """CRC-32 of each."""
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
         """Write and flush `manifest.json`."""
         path = folder / NAME
+        values = dataclasses.asdict(self)
         with path.open("w") as file:
-            json.dump(dataclasses.asdict(self), file, indent=1)
+            json.dump({"checksum": _own_checksum(values)} | values, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
 
@@ -70,11 +78,17 @@ def read_manifest(folder: Path) -> Manifest:
         raise ConfigError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is damaged: it holds no object")
-    if values.get("format") != FORMAT:
-        raise ConfigError(f"{path} has format {values.get('format')}; this version reads {FORMAT}")
+    if values.get("format") not in (1, FORMAT):
+        raise ConfigError(f"{path} has format {values.get('format')}; this version reads 1 and {FORMAT}")
+    if values["format"] == FORMAT and values.pop("checksum", None) != _own_checksum(values):
+        raise ConfigError(f"{path} is damaged: its content is not what was written")
+    number = folder.name.removeprefix("iter_")
+    if number.isdigit() and number != folder.name and int(number) != values.get("iteration"):
+        raise ConfigError(f"{path} is that of another checkpoint, of step {values.get('iteration')}")
     try:
         values["shape"] = shape_from_dict(values["shape"])
         values["layers"], values["trainable_layers"] = tuple(values["layers"]), tuple(values["trainable_layers"])
+        values["origin"] = tuple(values.get("origin", ()))
         manifest = Manifest(**values)
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{path} is damaged: {error}") from error
@@ -84,6 +98,10 @@ def read_manifest(folder: Path) -> Manifest:
             state = "is missing" if found is None else f"has {found} bytes"
             raise ConfigError(f"checkpoint {folder} is incomplete: {name} {state}, it should have {size} bytes")
     return manifest
+
+
+def _own_checksum(values: dict[str, Any]) -> str:
+    return text_checksum(json.dumps(values, sort_keys=True))
 
 
 def latest_checkpoint(run: Path) -> Path | None:
@@ -98,30 +116,48 @@ def latest_checkpoint(run: Path) -> Path | None:
     try:
         name = pointer.read_text().strip()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{pointer} cannot be read ({error}); {_way_back(run)}") from error
+        raise ConfigError(f"{pointer} cannot be read ({error})") from error
     folder = run / "checkpoints" / name
     if not name or not folder.is_dir():
-        raise ConfigError(f"{pointer} names {name or 'nothing'}, which is not there; put it back, or {_way_back(run)}")
+        raise ConfigError(f"{pointer} names {name or 'nothing'}, which is not there")
     return folder
 
 
 def read_latest(run: Path) -> tuple[Path, Manifest] | None:
-    """The newest checkpoint of a run folder and what it says about itself, None if there is none yet.
+    """The newest checkpoint of a run folder that is complete, and what it says about itself; None if there is none yet.
 
     Raises:
-        ConfigError: it is gone or damaged; says how to go on without it.
+        ConfigError: none is complete; says what is wrong with the newest.
     """
-    folder = latest_checkpoint(run)
-    if folder is None:
-        return None
+    first: ConfigError | None = None
+    for folder in candidates(run):
+        try:
+            return folder, read_manifest(folder)
+        except ConfigError as error:
+            first = first or error
+    if (run / "latest").exists():
+        raise none_is_whole(run, str(first) if first else f"{run / 'checkpoints'} is empty")
+    return None
+
+
+def candidates(run: Path) -> list[Path]:
+    """The checkpoints from which a run may go on, best first: the one that `latest` names, then the newest.
+
+    None if there is no `latest`, which is how a user says that the run is to start anew.
+    """
     try:
-        return folder, read_manifest(folder)
-    except ConfigError as error:
-        raise ConfigError(f"{error}; {_way_back(run)}") from error
+        name = (run / "latest").read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return []
+    found = sorted((run / "checkpoints").glob("iter_*"), reverse=True)
+    return sorted(found, key=lambda folder: folder.name != name)
 
 
-def _way_back(run: Path) -> str:
-    return f"write the name of another one of {run / 'checkpoints'} into {run / 'latest'}, or remove that to start anew"
+def none_is_whole(run: Path, why: str) -> ConfigError:
+    """What to say when a run cannot go on."""
+    return ConfigError(
+        f"{why}; no checkpoint of {run} is whole: bring one back, or remove {run / 'latest'} to start anew"
+    )
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -185,10 +185,15 @@ class CheckpointConfig:
     """Steps between checkpoints; one is always written at the end."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep; 0 keeps all."""
+    save_retain_interval: int = 0
+    """Also keep every checkpoint of a multiple of that many steps, for good; 0 keeps none."""
+    async_save: bool = False
+    """Train on while a checkpoint is written. It counts when it is complete, some steps later; needs memory on the host
+    for what is written."""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "save_interval")
-        _at_least(self, 0, "keep_checkpoints")
+        _at_least(self, 0, "keep_checkpoints", "save_retain_interval")
 
 
 @dataclass(frozen=True, kw_only=True)

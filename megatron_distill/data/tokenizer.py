@@ -51,7 +51,7 @@ def load_tokenizer(path: str | Path, threads: int | None = None) -> Tokenizer:
     Raises:
         ConfigError: nothing there, or no tokenizer.
     """
-    path = _files(Path(path))[0]
+    path = tokenizer_files(Path(path))[0]
     if not path.exists():
         raise ConfigError(f"there is no tokenizer at {path}; give a tokenizer.json, its folder, or a .model file")
     return SentencePieceTokenizer(path, threads) if path.suffix == ".model" else HuggingFaceTokenizer(path, threads)
@@ -64,10 +64,10 @@ def vocab_size(path: str | Path) -> int:
 
 def fingerprint(path: str | Path) -> str:
     """SHA-256 of the tokenizer's files: two models share a tokenizer if these are equal."""
-    return hashlib.sha256(b"".join(file.read_bytes() for file in _files(Path(path)))).hexdigest()
+    return hashlib.sha256(b"".join(file.read_bytes() for file in tokenizer_files(Path(path)))).hexdigest()
 
 
-def _files(path: Path) -> tuple[Path, ...]:
+def tokenizer_files(path: Path) -> tuple[Path, ...]:
     """The files that make the tokenizer at `path`, the one that names it first."""
     whole = path / "tokenizer.json" if path.is_dir() else path
     pair = gpt2_files.find(path if path.is_dir() else path.parent)
@@ -83,7 +83,7 @@ class HuggingFaceTokenizer:
         self.path = path
         if threads is not None:
             os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by the library when it encodes first
-        files = _files(path)
+        files = tokenizer_files(path)
         try:
             pair = len(files) == 2
             self._inner = gpt2_files.read(*files) if pair else tokenizers.Tokenizer.from_file(str(path))
@@ -110,7 +110,7 @@ class HuggingFaceTokenizer:
 
     def to_json(self) -> str:
         """The content of its `tokenizer.json`."""
-        return self.path.read_text("utf-8") if len(_files(self.path)) == 1 else self._inner.to_str()
+        return self.path.read_text("utf-8") if len(tokenizer_files(self.path)) == 1 else self._inner.to_str()
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, special tokens left out."""

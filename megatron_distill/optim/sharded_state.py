@@ -26,7 +26,8 @@ def sharded_optimizer_state(
     """What megatron-core's distributed checkpoint is to save, or to load into, for this rank.
 
     `model_state` is the model's `sharded_state_dict`. Collective over data-parallel ranks when saving: the parts of
-    each tensor are summed on the first of them, which writes it.
+    each tensor are summed on the first of them, which writes it. Whole tensors lie on the CPU, where the optimizer's
+    parts leave them room; one at a time is on the device.
     """
     if optimizer.is_stub_optimizer:
         return {}
@@ -36,11 +37,15 @@ def sharded_optimizer_state(
     for parameter, start, end, tensors in _shards(optimizer):
         name, sharding = sharding_of[id(parameter)]
         for key, shard in tensors.items():
-            whole = torch.zeros(parameter.numel(), dtype=torch.float32, device=parameter.device)
-            if not loading:
+            if loading:
+                whole = torch.zeros(parameter.numel(), dtype=torch.float32)
+            else:
+                whole = torch.zeros(parameter.numel(), dtype=torch.float32, device=parameter.device)
                 if shard is not None:
                     whole[start:end] = shard
                 dist.reduce(whole, dist.get_global_rank(group, 0), group=group)
+                # megatron-core looks at the shape only of what another rank writes.
+                whole = whole.to("cpu" if group.rank() == 0 else "meta")
             state[f"{key}.{name}"] = replace(
                 sharding,
                 key=f"optimizer.{key}.{sharding.key}",

@@ -17,7 +17,6 @@ from megatron_distill.parallel.bridge import Bridge, Transfer
 from megatron_distill.tap import Tap
 
 from .routes import Messages, Seat, Slice
-from .serve import members
 from .service import END, Service
 from .wire import Stamp, message_bytes, unpack
 
@@ -84,7 +83,7 @@ class ReceivedTeacher:
 
     def _tell(self, number: int, servers: list[int]) -> None:
         for server in servers:
-            self._told += [self.bridge.tell(number, rank) for rank in members(self.service, server)]
+            self._told += [self.bridge.tell(number, rank) for rank in self.service.members(server)]
         while self._told and self._told[0].is_done():
             self._told.popleft().wait()
 

@@ -21,7 +21,7 @@ from megatron_distill.parallel.bridge import Bridge, Transfer
 from megatron_distill.tap import Tap
 
 from .model import FrozenTeacher
-from .routes import Messages, Seat, seats
+from .routes import Messages, Seat
 from .service import END, Service
 from .wire import Stamp, pack
 
@@ -35,10 +35,7 @@ class Server:
         self.seat = Seat(
             parallel_state.get_pipeline_model_parallel_rank(), parallel_state.get_tensor_model_parallel_rank()
         )
-        self.controllers = {
-            replica: service.student_rank(replica, service.controller)
-            for replica in service.pairing.served(self.replica)
-        }
+        self.controllers = service.controllers(self.replica)
         self.begun = dict.fromkeys(self.controllers, 0)
         """Micro-batches begun for each student replica."""
         self.credits = dict.fromkeys(self.controllers, service.credits)
@@ -115,8 +112,3 @@ class Server:
         work = dist.isend(hidden.contiguous(), parallel_state.get_pipeline_model_parallel_next_rank(), group=group)
         assert work is not None
         self.underway.append(Transfer(work, hidden, "the teacher's next stage", self.bridge.timeout))
-
-
-def members(service: Service, teacher_replica: int) -> list[int]:
-    """Ranks of the job that are a teacher replica."""
-    return [service.teacher_rank(teacher_replica, seat) for seat in seats(service.teacher)]

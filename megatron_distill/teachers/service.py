@@ -52,6 +52,14 @@ class Service:
         """The student rank of a replica that gives credits: it needs the teacher for each micro-batch, and last."""
         return Seat(self.student.pipeline - 1, 0)
 
+    def controllers(self, teacher_replica: int) -> dict[int, int]:
+        """The controllers, as ranks of the job, of the student replicas that a teacher replica serves."""
+        return {r: self.student_rank(r, self.controller) for r in self.pairing.served(teacher_replica)}
+
+    def members(self, teacher_replica: int) -> list[int]:
+        """Ranks of the job that are a teacher replica."""
+        return [self.teacher_rank(teacher_replica, seat) for seat in seats(self.teacher)]
+
     def bridges(self) -> tuple[tuple[int, ...], ...]:
         """Ranks of the job that exchange messages, a set for each group of replicas."""
         pairing = self.pairing

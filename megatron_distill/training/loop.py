@@ -12,6 +12,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from megatron_distill.checkpoint.manifest import latest_checkpoint, read_manifest
+from megatron_distill.checkpoint.saving import Saver
 from megatron_distill.config.error import ConfigError
 from megatron_distill.losses.total import LM
 from megatron_distill.optim.learning_rate import learning_rate
@@ -24,7 +25,7 @@ from .objective import TeacherSource, Weighted
 from .plan import RunPlan
 from .state import StepResult, TooManySkippedSteps, TrainState
 from .step import measure, train_step
-from .student import Student, build_student, save_student
+from .student import Student, build_student, describe_student, open_saver
 from .teaching import bytes_per_token, open_teacher
 from .validate import validate
 
@@ -72,14 +73,24 @@ def run(plan: RunPlan, world: World, terms: tuple[Weighted, ...] = ()) -> TrainS
         with Metrics(plan, world, state) as metrics, _StopSignals() as signals:
             metrics.settle()
             metrics.start(student, bytes_per_token(plan, terms))
-            stopped = _train(student, state, metrics, signals, held)
+            saver = open_saver(plan, metrics.saved)
+            try:
+                stopped = _train(student, state, metrics, signals, held, saver)
+            except TooManySkippedSteps:  # on every rank, so that they can finish what is being written
+                saver.wait()
+                raise
             if not stopped:
                 metrics.result(state)
     return state
 
 
 def _train(
-    student: Student, state: TrainState, metrics: Metrics, signals: _StopSignals, held: tuple[int, ...] | None
+    student: Student,
+    state: TrainState,
+    metrics: Metrics,
+    signals: _StopSignals,
+    held: tuple[int, ...] | None,
+    saver: Saver,
 ) -> bool:
     """The loop; returns whether it was stopped before its end. `held` are the layers of the checkpoint it goes on from,
     if it does."""
@@ -91,25 +102,28 @@ def _train(
         _validate(student, state, feed, metrics)
     elif held != student.layers:  # it ended after the save in front of a removal
         _after_removal(student, state, feed, metrics, held)
-    saved_at, newest = -1 if held is None else state.iteration, plan.resume_from
+    saved_at = -1 if held is None else state.iteration
     batches = feed.training_batches(state.consumed_samples)
     while state.iteration < plan.total_iters:
         if plan.layers_at(state.iteration) != student.layers:
             before = student.layers
             if saved_at != state.iteration:
-                saved_at, newest = state.iteration, _save(student, state, metrics)
-            student = _rebuild(student, state, newest)
+                saved_at = _save(student, state, metrics, saver)
+            student = _rebuild(student, state, saver.wait())
             _after_removal(student, state, feed, metrics, before)
         result = take_step(student, state, batches, metrics, should_stop=signals.received)
+        saver.poll()
         last = state.iteration == plan.total_iters
         stop = (result.stop or state.iteration == plan.config.training.exit_interval) and not last
         if last or (state.iteration % plan.config.training.eval_interval == 0 and not stop):
             _validate(student, state, feed, metrics)
         if last or stop or state.iteration % plan.config.checkpoint.save_interval == 0:
-            saved_at, newest = state.iteration, _save(student, state, metrics)
+            saved_at = _save(student, state, metrics, saver)
         if stop:
+            saver.wait()
             metrics.say(f"stopped at step {state.iteration}, saved; the same command goes on from here")
             return True
+    saver.wait()
     return False
 
 
@@ -177,11 +191,10 @@ def _validate(student: Student, state: TrainState, feed: Feed, metrics: Metrics)
     metrics.validation(state, loss)
 
 
-def _save(student: Student, state: TrainState, metrics: Metrics) -> Path:
+def _save(student: Student, state: TrainState, metrics: Metrics, saver: Saver) -> int:
     metrics.settle()
-    folder = save_student(student, state)
-    metrics.saved(folder)
-    return folder
+    saver.save(describe_student(student, state), student.model, student.optimizer)
+    return state.iteration
 
 
 def _rebuild(student: Student, state: TrainState, checkpoint: Path | None) -> Student:

@@ -14,6 +14,7 @@ from megatron_distill.checkpoint.manifest import (
     read_latest,
     read_manifest,
 )
+from megatron_distill.checkpoint.tokenizer_files import find_tokenizer
 from megatron_distill.config.cost import paper_flops
 from megatron_distill.config.distillation_cost import method_flops_per_token
 from megatron_distill.config.error import ConfigError
@@ -67,6 +68,10 @@ class RunPlan:
     """The token that ends a document, where the run asks for it."""
     sample_order: dict[str, Any]
     """What fixes which sample comes when."""
+    tokenizer: str | None
+    """The tokenizer that checkpoints keep: the run's, or the one that the weights came with."""
+    origin: tuple[str, ...]
+    """Where the weights came from before training."""
 
     @property
     def finished(self) -> bool:
@@ -190,6 +195,8 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         start=own.iteration if own else 0,
         eod_token=_eod_token(config, shape),
         sample_order=_sample_order(config, total),
+        tokenizer=config.data.tokenizer or (find_tokenizer(load_from, source) if load_from and source else None),
+        origin=(str(config.checkpoint.load), *source.origin) if source else (),
     )
     checks.check_plan(plan, own)
     return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
 from megatron_distill.checkpoint.manifest import Manifest
-from megatron_distill.checkpoint.native import load_checkpoint, save_checkpoint
+from megatron_distill.checkpoint.native import load_checkpoint
+from megatron_distill.checkpoint.saving import Saver
 from megatron_distill.models.attention import choose_backend
 from megatron_distill.models.build import BuildOptions, Decoder, build_decoder, initialise
 from megatron_distill.optim.build import build_optimizer, wrap_ddp
@@ -80,9 +82,32 @@ def build_student(
 
 
 def save_student(student: Student, state: TrainState) -> Path:
-    """A checkpoint of the whole run state. Collective over the role."""
+    """A checkpoint of the whole run state, complete when this returns. Collective over the role."""
+    saver = open_saver(student.plan)
+    saver.background = False
+    saver.save(describe_student(student, state), student.model, student.optimizer)
+    folder = saver.wait()
+    assert folder is not None
+    return folder
+
+
+def open_saver(plan: RunPlan, when_finished: Callable[[Path], None] | None = None) -> Saver:
+    """The one that writes a run's checkpoints."""
+    flags = plan.config.checkpoint
+    return Saver(
+        Path(flags.save),
+        newest=plan.resume_from,
+        keep=flags.keep_checkpoints,
+        retain_interval=flags.save_retain_interval,
+        background=flags.async_save,
+        when_finished=when_finished,
+    )
+
+
+def describe_student(student: Student, state: TrainState) -> Manifest:
+    """What a checkpoint of it says about itself."""
     plan = student.plan
-    manifest = Manifest(
+    return Manifest(
         iteration=state.iteration,
         consumed_samples=state.consumed_samples,
         consumed_tokens=state.consumed_tokens,
@@ -94,9 +119,6 @@ def save_student(student: Student, state: TrainState) -> Path:
         progress=state.progress(),
         sample_order=plan.sample_order,
         objective=plan.objective,
-        tokenizer=plan.config.data.tokenizer,
-    )
-    run = Path(plan.config.checkpoint.save)
-    return save_checkpoint(
-        run, manifest, student.model, student.optimizer, keep=plan.config.checkpoint.keep_checkpoints
+        tokenizer=plan.tokenizer,
+        origin=plan.origin,
     )

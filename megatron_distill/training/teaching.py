@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from megatron.core import parallel_state
 
+from megatron_distill.checkpoint.verify import find_damage_together
 from megatron_distill.config.error import ConfigError
 from megatron_distill.losses.base import build_loss
 from megatron_distill.losses.relations import MiniLM
@@ -83,7 +85,11 @@ def serve(plan: RunPlan, world: World, terms: tuple[Weighted, ...]) -> None:
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, signal.SIG_IGN)
     assert world.bridge is not None
-    service = _service(plan, terms)
+    _check_whole(plan)
+    # Where the student starts it says itself: it may have gone back to an older checkpoint that is whole.
+    controllers = _service(plan, terms).controllers(parallel_state.get_data_parallel_rank())
+    starts = {world.bridge.hear(rank) for rank in controllers.values()}
+    service = _service(replace(plan, start=starts.pop()), terms)
     server = Server(_frozen(plan, terms), service, world.bridge)
     firsts = (service.first_sample(number, replica) for number, replica in service.items(server.replica))
     server.run(Feed(plan).batches_at(firsts))
@@ -115,13 +121,27 @@ def bytes_per_token(plan: RunPlan, terms: tuple[Weighted, ...]) -> float:
     return _service(plan, terms).bytes_per_token((plan.total_iters - 1) * plan.layout.num_microbatches)
 
 
+def _check_whole(plan: RunPlan) -> None:
+    """Read every byte of the teacher's checkpoint. Collective over the role."""
+    assert plan.teacher is not None
+    damage = find_damage_together(plan.teacher.checkpoint)
+    if damage:
+        raise ConfigError(damage)
+
+
 def _source(plan: RunPlan, world: World, terms: tuple[Weighted, ...]) -> TeacherSource:
     if world.bridge is None:
+        _check_whole(plan)
         return ColocatedTeacher(_frozen(plan, terms))
     seat = Seat(parallel_state.get_pipeline_model_parallel_rank(), parallel_state.get_tensor_model_parallel_rank())
     group = parallel_state.get_tensor_model_parallel_group() if plan.layout.tensor > 1 else None
     replica = parallel_state.get_data_parallel_rank()
-    return ReceivedTeacher(_service(plan, terms), world.bridge, replica, seat, group)
+    service = _service(plan, terms)
+    if seat == service.controller:
+        ranks = [rank for server in service.pairing.servers(replica) for rank in service.members(server)]
+        for told in [world.bridge.tell(plan.start, rank) for rank in ranks]:
+            told.wait()
+    return ReceivedTeacher(service, world.bridge, replica, seat, group)
 
 
 def needs_of(plan: RunPlan, terms: tuple[Weighted, ...]) -> Needs:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from tests.support.runs import MODEL, ROOT, SMALL, environment, start
+from tests.support.runs import MODEL, ROOT, SMALL, environment, result, start
 
 
 def convert(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -70,18 +74,112 @@ def test_a_difference_is_found(corpus: Path, tmp_path: Path) -> None:
     assert "NOT EQUAL" in found.stdout
 
 
-def test_what_cannot_be_exported_is_said(corpus: Path, tmp_path: Path) -> None:
-    start(*MODEL, "--model", "palm-tiny-paper", *SMALL, "--data-path", corpus, "--train-iters", 1, "--save", tmp_path)
-    done = convert("to-hf", tmp_path, tmp_path / "out")
-    assert done.returncode == 2
-    assert "-paper model" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+GENERATE = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True, dtype=torch.float32)
+ids, pad = torch.randint(1, 60, (2, 9), generator=torch.Generator().manual_seed(0)), 0
+options = dict(max_new_tokens=6, do_sample=False, pad_token_id=pad)
+cached, plain = (model.generate(ids, use_cache=cache, **options) for cache in (True, False))
+assert torch.equal(cached, plain), "the cache changes what is generated"
+left = torch.cat((torch.full((2, 3), pad), ids), dim=1)
+mask = torch.arange(12).expand(2, -1) >= 3
+padded = model.generate(left, attention_mask=mask.long(), **options)
+assert torch.equal(padded[:, 3:], cached), "padding changes what is generated"
+loss = model(ids, labels=ids).loss
+wanted = torch.nn.functional.cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+assert abs(loss - wanted) < 1e-6
+print("as it should be")
+"""
+
+
+def test_the_paper_flavour_brings_its_own_code(corpus: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    model = [*MODEL, "--model", "palm-tiny-paper", *SMALL, "--num-layers", 4, "--data-path", corpus]
+    pruning = ["--pruning-layout", "1", "--pruning-seed-tokens", 256]
+    start(*model, *pruning, "--train-iters", 4, "--lr", "0.01", "--save", run)
+    assert "logits equal" in convert("to-hf", run, out).stdout
+    assert sorted(p.name for p in out.glob("*.py")) == ["configuration_palm_paper.py", "modeling_palm_paper.py"]
+    assert "trust_remote_code=True" in (out / "README.md").read_text()
+    # As anybody would load it: without this project on the path.
+    outside = {"PATH": os.environ["PATH"], "HF_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", GENERATE, out]
+    alone = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, env=outside)
+    assert alone.stdout == "as it should be\n", alone.stderr
+    # In again, where the folder's own code is not what runs.
+    (out / "modeling_palm_paper.py").write_text("raise SystemExit('executed')")
+    assert "logits equal" in convert("from-hf", out, tmp_path / "again").stdout
+    assert "logits equal" in convert("to-hf", tmp_path / "again", tmp_path / "out2").stdout
+    before, after = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "out2"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_what_is_not_there_cannot_be_exported(tmp_path: Path) -> None:
     assert convert("to-hf", tmp_path / "nothing", tmp_path / "out").returncode == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_inspect_tells_what_a_checkpoint_is(base_run: Path) -> None:
-    done = convert("inspect", base_run)
-    assert done.returncode == 0
-    assert "layers kept: 0, 1, 2, 3, 4, 5" in done.stdout
-    assert "step 30, 3,840 tokens seen, optimizer lion" in done.stdout
+    said = convert("inspect", base_run).stdout
+    assert "layers kept: 0, 1, 2, 3, 4, 5" in said and "layers removed: none" in said
+    assert "step 30, 3,840 tokens seen, optimizer lion" in said
+    assert "started from: random weights" in said
+    assert "4 files, sizes as written" in said
+    assert "4 files, whole" in convert("inspect", base_run, "--verify").stdout
+
+
+def test_a_run_that_was_moved_tells_and_gives_all_it_has(
+    base_run: Path, corpus: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    """Its tokenizer is in its folder; where its weights came from, and what was measured, are in the model card."""
+    shutil.copy(tokenizer, tmp_path / "tokenizer.json")
+    vocabulary = ["--vocab-size", 300, "--tokenizer", tmp_path / "tokenizer.json"]
+    start(*MODEL, *SMALL, *vocabulary, "--data-path", corpus, "--train-iters", 3, "--save", tmp_path / "base")
+    pruning = ["--pruning-layout", "1,2", "--pruning-seed-tokens", 256, "--train-iters", 5]
+    start(*SMALL, "--load", tmp_path / "base", "--data-path", corpus, *pruning, "--save", tmp_path / "half")
+    (tmp_path / "tokenizer.json").unlink()
+    shutil.rmtree(tmp_path / "base")
+    moved = (tmp_path / "half").rename(tmp_path / "elsewhere")
+    out = tmp_path / "out"
+    assert "logits equal" in convert("to-hf", moved, out).stdout
+    assert (out / "tokenizer.json").exists()
+    figures = result(moved)
+    card = (out / "README.md").read_text()
+    for line in (
+        "| layers | 2 of 4 |",
+        "| layers removed | 1, 2 |",
+        f"| started from | {tmp_path}/base |",
+        "| trained here for | 5 steps, 640 tokens, optimizer lion |",
+        f"| validation perplexity at the end | {figures['perplexity']:.4g} |",
+        f"| training FLOPs here | {figures['flops']:.3g} |",
+    ):
+        assert line in card
+    for folder in (moved, out):
+        said = convert("inspect", folder).stdout
+        assert "layers kept: 0, 3" in said and "layers removed: 1, 2" in said
+        assert "640 tokens seen" in said and f"started from: {tmp_path}/base" in said
+        assert "tokenizer.json" in said
+
+
+def test_a_damaged_checkpoint_is_not_exported(base_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(base_run, tmp_path / "run"))
+    (victim,) = run.glob("checkpoints/*/__0_0.distcp")
+    content = bytearray(victim.read_bytes())
+    content[1000] ^= 1
+    victim.write_bytes(content)
+    done = convert("to-hf", run, tmp_path / "out")
+    assert done.returncode == 2 and "__0_0.distcp is not what was written" in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert convert("inspect", run, "--verify").returncode == 2
+
+
+def test_what_is_neither_is_said(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    done = convert("inspect", tmp_path)
+    assert done.returncode == 2 and "model_type bert, which is not known" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_logits_need_not_be_compared(base_run: Path, tmp_path: Path) -> None:
+    assert "logits not compared" in convert("to-hf", base_run, tmp_path / "out", "--no-compare").stdout

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from megatron_distill.checkpoint.manifest import find_checkpoint, latest_checkpoint, read_manifest
+from megatron_distill.checkpoint.verify import find_damage
 from megatron_distill.config.error import ConfigError
 
 
@@ -51,9 +52,12 @@ def test_a_manifest_that_is_missing_damaged_or_newer(run: Path) -> None:
     with pytest.raises(ConfigError, match="is damaged"):
         read_manifest(folder)
     path.write_text(json.dumps(json.loads(whole) | {"format": 99}))
-    with pytest.raises(ConfigError, match="format 99; this version reads 1"):
+    with pytest.raises(ConfigError, match="format 99; this version reads 1 and 2"):
         read_manifest(folder)
-    values = json.loads(whole)
+    path.write_text(whole.replace('"consumed_samples": 120', '"consumed_samples": 121'))
+    with pytest.raises(ConfigError, match="is damaged: its content is not what was written"):
+        read_manifest(folder)
+    values = json.loads(whole) | {"format": 1}
     del values["layers"]
     path.write_text(json.dumps(values))
     with pytest.raises(ConfigError, match="is damaged.*layers"):
@@ -63,10 +67,21 @@ def test_a_manifest_that_is_missing_damaged_or_newer(run: Path) -> None:
         read_manifest(folder)
 
 
+def test_a_manifest_of_before_is_read(run: Path) -> None:
+    path = find_checkpoint(run) / "manifest.json"
+    values = json.loads(path.read_text()) | {"format": 1}
+    for name in ("checksum", "checksums", "origin"):
+        del values[name]
+    path.write_text(json.dumps(values))
+    manifest = read_manifest(path.parent)
+    assert manifest.checksums == {} and manifest.origin == ()
+    assert find_damage(path.parent) == ""
+
+
 def test_latest_that_names_nothing(run: Path) -> None:
     (run / "latest").write_text("iter_0000099\n")
     with pytest.raises(ConfigError, match="names iter_0000099, which is not there"):
-        latest_checkpoint(run)
+        find_checkpoint(run)
 
 
 def test_no_checkpoint_yet(tmp_path: Path) -> None:

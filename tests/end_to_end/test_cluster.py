@@ -305,18 +305,6 @@ def test_the_corpus_may_move_and_the_layout_may_change(ended: Path, corpus: Path
     assert forked(*moved, "--tensor-model-parallel-size", 2, ranks=2)[0] == [0, 0]
 
 
-def test_a_damaged_newest_checkpoint_says_what_to_do(ended: Path, corpus: Path) -> None:
-    longer = flags(corpus, ended, "--train-iters", 8)
-    newest = ended / "checkpoints" / "iter_0000004"
-    max(newest.glob("*.distcp"), key=lambda p: p.stat().st_size).unlink()
-    assert "is missing, it should have" in (sentence := refused(*longer))
-    assert f"write the name of another one of {ended}/checkpoints into {ended}/latest, or remove that" in sentence
-    (ended / "latest").write_bytes(b"")
-    assert "latest names nothing, which is not there" in refused(*longer)
-    (ended / "latest").write_bytes(b"\xff\xfe")
-    assert "latest cannot be read" in refused(*longer)
-
-
 def test_a_folder_that_cannot_be_written_to(ended: Path, corpus: Path) -> None:
     (ended / ".lock").unlink()
     (ended / ".lock").mkdir()

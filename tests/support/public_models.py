@@ -37,6 +37,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"intermediate_size": 128, "num_key_value_heads": 4, "use_qk_norm": True, "logit_scale": 1.0}
         | {"max_position_embeddings": 64, "vocab_size": 76},  # which 2 ranks share; this family pads nothing
     ),
+    "palm-paper": (
+        "palm_paper",
+        SIZES
+        | {"intermediate_size": 128, "max_position_embeddings": 64, "vocab_size": 76}
+        | {"layer_norm_eps": 1e-5, "rope_theta": 1e4},
+    ),
 }
 """name: (model_type, its configuration)"""
 
@@ -53,13 +59,20 @@ def save_public_model(name: str, folder: Path, **options: Any) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from megatron_distill.checkpoint.huggingface import model_class
+
     model_type, values = MODELS[name]
     torch.manual_seed(7)
-    ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**ends, **values}))
+    values = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0) | values
+    family = find_model_type(model_type, name)
+    if family.code:
+        model = model_class(family)(model_class(family).config_class(**values))
+    else:
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **values))
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if "q_norm" in key or "k_norm" in key:  # the same for all heads, which is what our PaLM has
+            # PaLM's norm of queries, and of keys, is the same for all heads.
+            if model_type == "cohere" and ("q_norm" in key or "k_norm" in key):
                 parameter += 0.1 * torch.randn(parameter.shape[-1])
             else:  # away from 0 and 1, where errors would hide; larger, so that layers matter
                 parameter += 0.1 * torch.randn_like(parameter)

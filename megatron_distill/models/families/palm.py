@@ -60,11 +60,6 @@ def _read_config(config: HFConfig) -> ModelShape:
 
 
 def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
-    if shape.add_bias_linear or shape.qk_layernorm == "full":
-        raise ConfigError(
-            "it is a -paper model (biases, QK-LayerNorm over the full width), which no Hugging Face class expresses; "
-            "export a model without -paper"
-        )
     return {
         "num_hidden_layers": num_layers,
         "hidden_size": shape.hidden_size,
@@ -83,6 +78,11 @@ def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
         "hidden_act": "silu",
         "initializer_range": shape.init_method_std,
     }
+
+
+def _flavour(shape: ModelShape) -> str:
+    """CohereForCausalLM has no biases and normalises each head for itself."""
+    return "palm-paper" if shape.add_bias_linear else "palm"
 
 
 def _rules(shape: ModelShape, layers: tuple[int, ...]) -> list[Rule]:
@@ -168,5 +168,6 @@ register(
         read_config=_read_config,
         write_config=_write_config,
         rules=_rules,
+        exported_as=_flavour,
     )
 )

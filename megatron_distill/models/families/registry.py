@@ -41,6 +41,10 @@ class Family:
     """Every tensor of ours, for a model made of the given original layers, and what it is in a Hugging Face folder."""
     ignored: tuple[str, ...] = ()
     """Ends of names of tensors that hold nothing a model learns."""
+    code: str = ""
+    """The package whose files go with an exported folder, for a model that transformers has no class for."""
+    exported_as: Callable[[ModelShape], str] | None = None
+    """The name of the family that writes a shape of this one, where that is another."""
 
 
 def register(family: Family) -> Family:
@@ -67,6 +71,12 @@ def find_family(name: str) -> Family:
     if name not in families:
         raise ConfigError(f"the model family {name} is not known; there are {', '.join(families)}")
     return families[name]
+
+
+def find_exported(shape: ModelShape) -> Family:
+    """The family as which a model is written in a Hugging Face folder."""
+    family = find_family(shape.family)
+    return find_family(family.exported_as(shape)) if family.exported_as else family
 
 
 def find_model_type(model_type: str, where: str) -> Family:

@@ -12,7 +12,7 @@ import torch
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import shape_from_dict
 from megatron_distill.config.run import Layout
-from megatron_distill.models.families import all_families, find_family, find_model_type
+from megatron_distill.models.families import all_families, find_exported, find_family, find_model_type
 from megatron_distill.models.families.hf_config import HFConfig
 from tests.support.public_models import MODELS, public_shape
 from tests.support.ranks import launch
@@ -20,7 +20,7 @@ from tests.support.worlds import student_world
 
 
 def test_every_family_has_a_model_to_test() -> None:
-    assert set(all_families()) == {public_shape(name).family for name in MODELS}
+    assert set(all_families()) == {find_exported(public_shape(name)).name for name in MODELS}
     for name, family in all_families().items():
         assert find_family(name) is family
         assert find_model_type(family.model_type, "x") is family
@@ -30,7 +30,7 @@ def test_every_family_has_a_model_to_test() -> None:
 def test_a_shape_survives_both_files_that_it_is_written_to(name: str) -> None:
     shape = public_shape(name)
     assert shape_from_dict(json.loads(json.dumps(dataclasses.asdict(shape)))) == shape
-    family = find_family(shape.family)
+    family = find_exported(shape)
     own = family.write_config(shape, shape.num_layers)
     written = json.loads(json.dumps({"model_type": family.model_type} | own))
     assert family.read_config(HFConfig(written, "config.json")) == shape
@@ -39,7 +39,7 @@ def test_a_shape_survives_both_files_that_it_is_written_to(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_rules_undo_themselves(name: str) -> None:
     shape = public_shape(name)
-    rules = find_family(shape.family).rules(shape, (0, 2))
+    rules = find_exported(shape).rules(shape, (0, 2))
     ours, theirs = [rule.ours for rule in rules], [name for rule in rules for name in rule.theirs]
     assert len(set(ours)) == len(ours)
     assert len(set(theirs)) == len(theirs)
@@ -60,7 +60,7 @@ def check_names_and_sizes(rank: int, name: str) -> None:
         layout = Layout(tensor=1, pipeline=1, data=1, num_microbatches=1)
         model = build_decoder(shape, (0, 2), layout, BuildOptions(dtype=torch.float32, attention_backend="sdpa"))
         built = {model.original_name(key): tuple(p.shape) for key, p in model.named_parameters()}
-        rules = find_family(shape.family).rules(shape, (0, 2))
+        rules = find_exported(shape).rules(shape, (0, 2))
         assert {rule.ours: rule.shape for rule in rules} == built
         assert sum(p.numel() for p in model.parameters()) == shape.num_parameters(2)
 

@@ -1,0 +1,66 @@
+"""CRC-32 of files: finds every flipped byte, and costs less than a tenth of what reading the file from memory does.
+
+ISA-L computes 14 GB/s of it on one core of the CPU it was measured on, where BLAKE2b and SHA-256 come to about 1. It
+guards against disks and networks, not against people.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from isal import isal_zlib
+
+_BLOCK = 1 << 20
+
+
+def checksum(path: Path) -> str:
+    """The CRC-32 of a file as eight hexadecimal digits."""
+    value, block = 0, bytearray(_BLOCK)
+    view = memoryview(block)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            value = isal_zlib.crc32(view[:count], value)
+    return f"{value:08x}"
+
+
+def text_checksum(text: str) -> str:
+    """The same of a text in UTF-8."""
+    return f"{isal_zlib.crc32(text.encode()):08x}"
+
+
+class ChecksummedFile:
+    """A new file whose CRC-32 is known when it is closed, so that nothing is read again. Flushed to disk at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._value = 0
+
+    @property
+    def checksum(self) -> str:
+        """Of what has been written."""
+        return f"{self._value:08x}"
+
+    def __enter__(self) -> ChecksummedFile:
+        return self
+
+    def __exit__(self, kind: Any, *exc: object) -> None:
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+    def write(self, data: Any) -> int:
+        """Append bytes."""
+        self._value = isal_zlib.crc32(data, self._value)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        """What torch.save asks for; the end of the file is when it matters."""
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._file.tell()

@@ -1,0 +1,124 @@
+"""The folder of a run's checkpoints: written aside, renamed when whole, the oldest dropped.
+
+RUN/latest                           names the newest finished checkpoint
+RUN/checkpoints/iter_0000100/        manifest.json and megatron-core's files
+RUN/checkpoints/.partial_*           being written or removed, or was when a run died
+RUN/checkpoints/damaged_iter_*       found damaged, and left for a person to look at
+RUN/tokenizer/                       the tokenizer, so that a run can be moved
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from .checksum import checksum
+from .manifest import NAME, Manifest
+
+PARTIAL = ".partial_"
+DAMAGED = "damaged_"
+_ROOM_FOR_THE_REST = 1 << 20
+"""Bytes for the manifest, megatron-core's metadata and the metrics until the next checkpoint."""
+
+
+def final_folder(run: Path, iteration: int) -> Path:
+    """Where the checkpoint after `iteration` steps lies when it is whole."""
+    return run / "checkpoints" / f"iter_{iteration:07d}"
+
+
+def partial_folder(final: Path) -> Path:
+    """Where it is written."""
+    return final.with_name(PARTIAL + final.name)
+
+
+def begin(partial: Path, size: int) -> None:
+    """Make the folder to write `size` bytes into, and clear away what a crash has left.
+
+    Raises:
+        OSError: they will not fit on the disk.
+    """
+    drop_partial(partial.parent)
+    partial.mkdir(parents=True)
+    free = shutil.disk_usage(partial).free
+    if free < size + _ROOM_FOR_THE_REST:
+        raise OSError(f"it needs {size / 2**20:.1f} MiB, {partial.parent} has {free / 2**20:.1f} MiB left")
+
+
+def finish(partial: Path, final: Path, manifest: Manifest, checksums: dict[str, str]) -> None:
+    """Give a checkpoint that is written its manifest and, when all of it is on disk, its name, and let `latest` say so.
+
+    `checksums` are those of files that are flushed and whose checksum is known; the others are small.
+    """
+    files = {str(p.relative_to(partial)): p.stat().st_size for p in partial.rglob("*") if p.is_file()}
+    for name in files.keys() - checksums.keys():
+        flush(partial / name)
+    sums = {name: checksums.get(name) or checksum(partial / name) for name in files}
+    replace(manifest, files=files, checksums=sums).write(partial)
+    flush(partial)
+    if final.exists():  # of an attempt that died before `latest` named it
+        final.rename(final.with_name(f"{PARTIAL}old_{final.name}"))
+    partial.rename(final)
+    flush(final.parent)
+    point_at(final)
+
+
+def publish_weights(run: Path, manifest: Manifest, write: Callable[[Path], dict[str, str]]) -> Path:
+    """A checkpoint of nothing but weights, by one process: `write` puts files into the folder that it is given, flushes
+    them and returns their checksums.
+
+    Nothing of the run stays if it fails.
+    """
+    final = final_folder(run, manifest.iteration)
+    partial = partial_folder(final)
+    try:
+        partial.mkdir(parents=True)
+        finish(partial, final, manifest, write(partial))
+    except BaseException:
+        shutil.rmtree(run, ignore_errors=True)
+        raise
+    return final
+
+
+def point_at(final: Path) -> None:
+    """Let the run's `latest` name a checkpoint."""
+    run = final.parent.parent
+    pointer = run / "latest.partial"
+    pointer.write_text(final.name + "\n")
+    flush(pointer)
+    pointer.rename(run / "latest")
+    flush(run)
+
+
+def drop_old(newest: Path, keep: int, every: int) -> None:
+    """Remove all checkpoints but the `keep` newest (0: all stay) and those of multiples of `every` steps (0: none)."""
+    finished = sorted(p for p in newest.parent.glob("iter_*") if (p / NAME).exists() and p.name <= newest.name)
+    for folder in finished[:-keep] if keep else []:
+        if every and _step(folder) % every == 0:
+            continue
+        with suppress(OSError):  # the new checkpoint is whole all the same
+            folder.rename(folder.with_name(f"{PARTIAL}old_{folder.name}"))  # or a crash would leave half of it
+    drop_partial(newest.parent)
+
+
+def drop_partial(checkpoints: Path) -> None:
+    """Remove what is half written or half removed."""
+    for folder in checkpoints.glob(f"{PARTIAL}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Bring a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _step(folder: Path) -> int:
+    number = folder.name.removeprefix("iter_")
+    return int(number) if number.isdigit() else 0

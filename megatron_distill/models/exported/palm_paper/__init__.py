@@ -1,0 +1,1 @@
+"""The -paper flavour of PaLM for transformers."""
