@@ -12,6 +12,7 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelShape
 from megatron_distill.config.run import Layout
 
+from . import tokenizer_files
 from .manifest import find_checkpoint, read_manifest
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def find_model(path: Path) -> StoredModel:
         return _public(path, _source(path))
     folder = find_checkpoint(path)
     manifest = read_manifest(folder)
-    tokenizer = Path(manifest.tokenizer) if manifest.tokenizer else None
+    kept = tokenizer_files.find_tokenizer(folder, manifest)
+    tokenizer = Path(kept) if kept else None
     dtype = getattr(torch, manifest.dtype)
     return StoredModel(path, folder, manifest.shape, manifest.layers, dtype, tokenizer, manifest.iteration)
 
@@ -64,9 +66,7 @@ def _source(path: Path) -> Source:
 
 
 def _public(path: Path, source: Source) -> StoredModel:
-    from .from_hf import TOKENIZER_FILES
-
-    tokenizer = path if any((path / name).is_file() for name in TOKENIZER_FILES) else None
+    tokenizer = path if any((path / name).is_file() for name in tokenizer_files.FILES) else None
     return StoredModel(path, path, source.shape, source.layers, source.dtype, tokenizer, None)
 
 

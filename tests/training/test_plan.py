@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from megatron_distill.checkpoint.manifest import read_manifest
 from megatron_distill.config import cost
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
@@ -135,8 +137,9 @@ def test_a_run_that_lost_layers_does_not_go_on_with_them(base_run: Path, corpus:
     run = tmp_path / "run"
     shutil.copytree(base_run, run)
     with pytest.raises(ConfigError, match=r"holds layers \[0, 1, 2, 3, 4, 5\] at step 30, but .* needs \[0, .*, 7\]"):
-        manifest = run / "checkpoints" / "iter_0000030" / "manifest.json"
-        manifest.write_text(manifest.read_text().replace('"num_layers": 6', '"num_layers": 8'))
+        folder = run / "checkpoints" / "iter_0000030"
+        manifest = read_manifest(folder)
+        replace(manifest, shape=replace(manifest.shape, num_layers=8)).write(folder)
         on_data(run, corpus, "--num-layers", 8, "--train-iters", 40)
 
 
