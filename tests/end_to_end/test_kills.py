@@ -30,12 +30,22 @@ def flags(corpus: Path, base: Path, run: Path) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["waiting", "background"])
+TEACHER = ["--loss", "vanilla", "minilm", "--teacher-placement"]
+KINDS: dict[str, tuple[list[str], int]] = {  # flags, and ranks if torchrun starts them
+    "waiting": ([], 0),
+    "background": (["--async-save"], 0),
+    "teacher": ([*TEACHER, "colocated", "--async-save"], 0),
+    "separate": ([*TEACHER, "separate"], 2),
+}
+
+
+# Starting two ranks again and again takes long; test_distillation.py kills each of them once.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "separate" or "KILLS" in os.environ])
 def test_killed_at_random_moments(kind: str, corpus: Path, base_run: Path, tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
-    more = ["--async-save"] if kind == "background" else []
-    start(*flags(corpus, base_run, whole))
-    lively = command(*flags(corpus, base_run, run), *more)
+    more, ranks = KINDS[kind]
+    start(*flags(corpus, base_run, whole), *more, ranks=ranks)
+    lively = command(*flags(corpus, base_run, run), *more, ranks=ranks)
     hits = kill_at_random(lively, tmp_path / "log", kills=KILLS, within_s=2.5, seed=SEED)
     assert hits, "no kill hit a running process"
     assert trace(run) == trace(whole)
