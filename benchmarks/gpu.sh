@@ -42,3 +42,6 @@ echo "training palm-300m and palm-1.1b"
 python benchmarks/gpu_training.py --model palm-300m --micro-batch-size "${MICRO_BATCH_300M:-8}"
 python benchmarks/gpu_training.py --model palm-1.1b --micro-batch-size "${MICRO_BATCH_1B:-4}"
 python benchmarks/step_overhead.py
+python benchmarks/kd_loss.py
+python benchmarks/relation_loss.py
+python benchmarks/kd_step.py

@@ -6,11 +6,14 @@ Both sides start from the final hidden states and the output matrices of student
 cross-entropy, KL(teacher || student) and the gradients of the student's hidden states and matrix. As in training, the
 matrix' gradient is added to an fp32 buffer that is there before on both sides; `fresh` is without such a buffer, and
 `separable` leaves the weights of the two losses open until the backward pass. fp32 on a CPU, bf16 on a GPU.
+Where liger-kernel or nvidia-modelopt are installed, their losses are peers too (`liger`, chunked and compiled, and
+`modelopt`, from whole logits).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +32,9 @@ from megatron_distill.losses.teacher_signal import HiddenTeacher  # noqa: E402
 
 PAIRS = {"": ("ours", "peer"), "_fresh": ("fresh", "fresh_peer"), "_separable": ("separable", "fresh_peer")}
 """What is compared with what, by what follows `time` and `peak_memory` in the name."""
+for package, other in (("liger_kernel", "liger"), ("modelopt", "modelopt")):
+    if importlib.util.find_spec(package):
+        PAIRS[f"_{other}"] = ("ours", other)
 
 
 def main() -> None:
@@ -40,7 +46,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="calls of each side that count")
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), help="which comparisons, '' for the main one")
     parser.add_argument(
-        OPTION, choices=["ours", "fresh", "separable", "peer", "fresh_peer"], help="print the peak bytes of one side"
+        OPTION,
+        choices=sorted({side for pair in PAIRS.values() for side in pair}),
+        help="print the peak bytes of one",
     )
     given = parser.parse_args()
     if given.only:
@@ -93,7 +101,29 @@ def sides(tokens: int, vocab: int, hidden: int) -> dict[str, Callable[[], None]]
             into.add_(weight.grad)
         student.grad = weight.grad = None
 
+    def backward(loss: torch.Tensor) -> None:
+        loss.backward()
+        buffer.add_(weight.grad)
+        student.grad = weight.grad = None
+
+    def liger() -> None:
+        from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+
+        loss = LigerFusedLinearJSDLoss(weight_hard_loss=1.0, weight_soft_loss=1.0, beta=0.0)  # KL(teacher || student)
+        backward(loss(student, weight, teacher, teacher_weight, labels))
+
+    def modelopt() -> None:
+        from modelopt.torch.distill.losses import LogitsDistillationLoss
+
+        logits = student @ weight.t()
+        with torch.no_grad():
+            target = teacher @ teacher_weight.t()
+        soft = LogitsDistillationLoss(reduction="none")(logits.float(), target.float())
+        backward(F.cross_entropy(logits.float(), labels, reduction="sum") + soft.sum())
+
     return {
+        "liger": liger,
+        "modelopt": modelopt,
         "ours": lambda: fused((1.0, 1.0), buffer),
         "fresh": lambda: fused((1.0, 1.0)),
         "separable": lambda: fused(None),

@@ -147,8 +147,10 @@ def candidates(run: Path) -> list[Path]:
     """
     try:
         name = (run / "latest").read_text(errors="replace").strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError:  # it cannot be read; `go_back_to_whole` says so
+        name = ""
     found = sorted((run / "checkpoints").glob("iter_*"), reverse=True)
     return sorted(found, key=lambda folder: folder.name != name)
 
