@@ -1,66 +1,119 @@
-# Sourced by the scripts of the papers' experiments: data, scale and how ranks are started.
+# Sourced by the scripts of the papers' experiments, after examples/papers.sh has set the scale: the text, how a run is
+# started, kept, scored, and laid beside the papers.
 #
-#   DATA=corpus TOKENIZER=tokenizer.json bash examples/compress/300m.sh     the papers' settings, on all GPUs here
-#   SCALE=tiny bash examples/compress/300m.sh                               the same steps, really run, in two minutes
-#   bash examples/compress/300m.sh --dry-run                                print what would run
-#
-# NODES, NODE_RANK, MASTER_ADDR, MASTER_PORT and GPUS describe a cluster (examples/cluster/). What follows the script's
-# name is passed on to pretrain_distill.py and wins over what the script says.
+# What follows a script's name goes to every run of it and wins over what the script says; --dry-run prints the commands
+# and what they cost instead of running them. NODES, NODE_RANK, MASTER_ADDR, MASTER_PORT and GPUS describe a cluster
+# (examples/cluster/).
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-SCALE=${SCALE:-paper}
-RUNS=${RUNS:-runs}
-case $SCALE in
-  paper | tiny) ;;
-  *) echo "SCALE=$SCALE is not known; it is paper or tiny" >&2; exit 2 ;;
-esac
 
-# Text for SCALE=tiny: the standard library's, tokenised once and shared by all scripts.
-tiny_data() {
-  local out=$RUNS/tiny-data
-  if [[ ! -e $out/corpus.idx ]]; then
+DRY_RUN="" FLAGS=()
+for word in "$@"; do
+  if [[ $word == --dry-run ]]; then DRY_RUN=1; else FLAGS+=("$word"); fi
+done
+GPUS=${GPUS:-$({ nvidia-smi -L 2> /dev/null || true; } | wc -l)}
+NODES=${NODES:-1}
+RANKS=$((NODES * (GPUS > 0 ? GPUS : 1)))
+declare -A PLANNED=()      # run -> the flags it is started with
+NAMES=() TO_SCORE=()
+
+# DATA and TOKENIZER of a scale that works without any: text that every Python installation carries.
+library_data() {
+  local out=$OUT/data
+  if [[ ! -e $out/corpus.idx && -z $DRY_RUN ]]; then
     mkdir -p "$out"
     python tools/gather_text.py --output "$out/text.jsonl"
-    python tools/train_tokenizer.py --input "$out/text.jsonl" --vocab-size 1024 --output "$out/tokenizer.json"
+    python tools/train_tokenizer.py --input "$out/text.jsonl" --vocab-size "$VOCABULARY" --output "$out/tokenizer.json"
     python tools/preprocess_data.py --input "$out/text.jsonl" --tokenizer "$out/tokenizer.json" --output-prefix "$out/corpus"
   fi
-  DATA=$out/corpus TOKENIZER=$out/tokenizer.json
+  CORPUS_FLAGS=(--data-path "$out/corpus" --tokenizer "$out/tokenizer.json" --split 97,3,0)
+  [[ -e $out/corpus.idx ]] || CORPUS_FLAGS=(--vocab-size "$VOCABULARY")
 }
 
-if [[ $SCALE == tiny ]]; then
-  tiny_data
-  # The papers' depth, so that every layout and schedule means the same, at a width that a laptop likes.
-  TINY_MODEL=(--hidden-size 64 --num-attention-heads 1 --max-position-embeddings 128)
-  TINY_DATA=(--seq-length 128 --micro-batch-size 8 --global-batch-size 8 --split 97,3,0)
-  TINY_HABITS=(--log-interval 10 --eval-interval 1000 --eval-iters 8 --save-interval 1000)
-elif [[ -z ${DATA:-} ]]; then
-  if [[ " $* " == *" --dry-run "* ]]; then
-    DATA=""
-  else
-    echo "DATA is not set: give the prefix of a corpus that tools/preprocess_data.py made, such as DATA=c4/train" >&2
-    exit 2
-  fi
+if [[ -n ${DATA:-} ]]; then
+  CORPUS_FLAGS=(--data-path "$DATA" ${TOKENIZER:+--tokenizer "$TOKENIZER"} ${VALID_DATA:+--valid-data-path "$VALID_DATA"})
+elif [[ $SCALE != paper ]]; then
+  library_data
+elif [[ -n $DRY_RUN ]]; then
+  CORPUS_FLAGS=()
+else
+  echo "DATA is not set: give the prefix of a corpus that tools/preprocess_data.py made, such as DATA=c4/train" >&2
+  exit 2
 fi
-CORPUS_FLAGS=(${DATA:+--data-path "$DATA"} ${TOKENIZER:+--tokenizer "$TOKENIZER"})
 
-# train FLAGS...: check the flags in one process, which ends with one sentence and exit code 2 if they are wrong, then
-# start the ranks.
+# train NAME FLAGS...: a run in $OUT/NAME, unless it is finished. Flags are checked in one process, which ends with one
+# sentence and exit code 2 if they are wrong, before many ranks start.
 train() {
-  local gpus=${GPUS:-$(nvidia-smi -L 2> /dev/null | wc -l)} nodes=${NODES:-1}
-  local ranks=$((gpus > 0 ? gpus : 1))
-  if [[ " $* " == *" --dry-run "* ]]; then
-    echo "+ torchrun --nnodes $nodes --nproc-per-node $ranks pretrain_distill.py $*"
-    WORLD_SIZE=$((nodes * ranks)) python pretrain_distill.py "$@"
+  local name=$1 run=$OUT/$1
+  shift
+  [[ -z ${PLANNED[$name]:-} ]] || return 0
+  NAMES+=("$name")
+  set -- "$@" --save "$run" "${FLAGS[@]}"
+  PLANNED[$name]=$(printf ' %q' "$@")
+  [[ -z $DRY_RUN ]] || return 0
+  if [[ -e $run/result.json && ${#FLAGS[@]} == 0 ]]; then
+    echo "$run is finished"
     return
   fi
-  WORLD_SIZE=$((nodes * ranks)) python pretrain_distill.py "$@" --dry-run > /dev/null
-  if ((nodes * ranks == 1)); then
+  if ((RANKS == 1)); then
     python pretrain_distill.py "$@"
-  elif ((nodes == 1)); then
-    torchrun --standalone --nproc-per-node "$ranks" pretrain_distill.py "$@"
   else
-    torchrun --nnodes "$nodes" --node-rank "${NODE_RANK:?}" --nproc-per-node "$ranks" --max-restarts "${RESTARTS:-3}" \
-      --rdzv-backend c10d --rdzv-endpoint "${MASTER_ADDR:?}:${MASTER_PORT:-29500}" --rdzv-id "${JOB_ID:-distill}" \
-      pretrain_distill.py "$@"
+    WORLD_SIZE=$RANKS python pretrain_distill.py "$@" --dry-run > /dev/null
+    $(launcher) pretrain_distill.py "$@"
   fi
+  if [[ ! -e $run/result.json ]]; then
+    echo "$run was stopped; the same command goes on from there" >&2
+    exit 143
+  fi
+}
+
+# What stands before `pretrain_distill.py`.
+launcher() {
+  if ((RANKS == 1)); then
+    echo python
+  elif ((NODES == 1)); then
+    echo "torchrun --standalone --nproc-per-node $GPUS"
+  elif [[ -n $DRY_RUN ]]; then
+    echo "torchrun --nnodes $NODES --nproc-per-node $GPUS"
+  else
+    echo "torchrun --nnodes $NODES --node-rank ${NODE_RANK:?} --nproc-per-node $GPUS --max-restarts ${RESTARTS:-3}" \
+      "--rdzv-backend c10d --rdzv-endpoint ${MASTER_ADDR:?}:${MASTER_PORT:-29500} --rdzv-id ${JOB_ID:-distill}"
+  fi
+}
+
+# score PATH: the tasks on a run, or on one of its checkpoints, when all training of the script is done.
+score() {
+  TO_SCORE+=("$1")
+}
+
+score_now() {
+  local path=$1 run=$1 checkpoint
+  if [[ ${path##*/} == iter_* ]]; then
+    run=${path%/checkpoints/*} checkpoint=${path##*/}
+  else
+    checkpoint=$(cat "$run/latest")
+  fi
+  if grep -qs "\"$checkpoint\"" "$run/evaluation.json"; then
+    return
+  fi
+  echo "scoring $path"
+  local from=(${TASK_DATA:+--data "$TASK_DATA"} ${LIMIT:+--limit "$LIMIT"})
+  # 2: some task could not be run, which it says; the others count, and the page says what is missing.
+  python tools/evaluate.py "$path" --tasks "${TASK_LIST[@]}" "${from[@]}" > /dev/null || [[ $? == 2 ]]
+}
+
+# finish: the end of every script: the scores, and the page with the papers' figures beside ours; or what it would cost.
+finish() {
+  if [[ -n $DRY_RUN ]]; then
+    local name
+    for name in "${NAMES[@]}"; do echo "+ $(launcher) pretrain_distill.py${PLANNED[$name]}"; done
+    for name in "${NAMES[@]}"; do echo "${PLANNED[$name]}"; done | python tools/cost.py --ranks "$RANKS" --device "$DEVICE"
+    return
+  fi
+  [[ ${NODE_RANK:-0} == 0 ]] || return 0
+  local path
+  if ((${#TASK_LIST[@]})); then
+    for path in "${TO_SCORE[@]}"; do score_now "$path"; done
+  fi
+  [[ ${REPORT:-1} == 0 ]] || python tools/report.py "$OUT" --output "$OUT/report"
 }

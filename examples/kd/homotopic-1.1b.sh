@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Homotopic distillation of palm-1.1b into half of its layers, as the papers do (arXiv:2305.14864v2, section 3): vanilla and every kept layer's hidden states and attention scores, and the embedding table.
-# The same layers, data, schedule and optimizer as examples/compress/1.1b.sh. 300 h on 8 x A100-80GB there.
+# Homotopic distillation of palm-1.1b into half of its layers, as the papers do (arXiv:2305.14864v2, section 3):
+# vanilla and every kept layer's hidden states and attention scores, and the embedding table. The same layers, data,
+# schedule and optimizer as examples/compress/1.1b.sh. 300 h on 8 x A100-80GB there.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/method.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../papers.sh"
 
-distil 1.1b homotopic --loss vanilla hidden-states embedding-table attention-scores "$@"
+compress 1.1b "${CHECKPOINT:-160B}" "${LAYOUT:-input}" "${REMOVE:-12}" "${GAP:-0}" homotopic
+finish

@@ -204,6 +204,14 @@ class LoggingConfig:
     """Steps between lines of metrics.jsonl and TensorBoard."""
     wandb_project: str | None = None
     """Also log to this Weights & Biases project (wandb must be installed)."""
+    label: tuple[str, ...] = ()
+    """KEY=VALUE, kept in run.json: what a run stands for in a report (tools/report.py reads model, checkpoint, gap)."""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "log_interval")
+        keys = [item.partition("=")[0] for item in self.label]
+        for item, key in zip(self.label, keys, strict=True):
+            if not key or "=" not in item:
+                raise ConfigError(f"--label {item} must be KEY=VALUE, such as model=300M")
+            if keys.count(key) > 1:
+                raise ConfigError(f"--label names {key} twice; give it once")

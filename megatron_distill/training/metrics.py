@@ -193,6 +193,8 @@ class Metrics:
         if taught:
             self.say(_bottleneck(state.waited_seconds / state.taught_seconds))
         parameters = self.plan.shape.num_parameters(len(self.plan.layers_at(state.iteration)))
+        ranks = self.plan.num_ranks
+        busy = state.flops / max(state.seconds, 1e-9) / ranks
         values = {
             "parameters": parameters,
             "layers": list(self.plan.layers_at(state.iteration)),
@@ -204,6 +206,9 @@ class Metrics:
             "iterations": state.iteration,
             "seconds": state.seconds,
             "tokens_per_s": state.consumed_tokens / max(state.seconds, 1e-9),
+            "accelerators": ranks,
+            "accelerator_hours": state.seconds * ranks / 3600,
+            "mfu": busy / self.peak if self.peak else None,
             "skipped_steps": state.skipped_steps,
             "peak_memory_bytes": device.peak_memory_bytes(),
         }

@@ -89,6 +89,12 @@ class RunPlan:
         return self.config.training.global_batch_size * self.config.data.seq_length
 
     @property
+    def num_ranks(self) -> int:
+        """Ranks of the whole job, a teacher's own included."""
+        own = self.teacher.layout.world_size if self.teacher and self.teacher.separate else 0
+        return self.layout.world_size + own
+
+    @property
     def total_samples(self) -> int:
         """Samples of the whole run."""
         return self.total_iters * self.config.training.global_batch_size

@@ -43,7 +43,7 @@ def compression(corpus: Path, run: Path) -> list[object]:
 
 def story(run: Path) -> list[Any]:
     """All that a run told, times left out."""
-    times = {"time", "seconds", "tokens_per_s", "peak_memory_bytes"}
+    times = {"time", "seconds", "tokens_per_s", "accelerator_hours", "peak_memory_bytes"}
     told = [row for kind in ("train", "valid", "removal") for row in rows(run, kind)]
     return [{k: v for k, v in row.items() if k not in times} for row in [*told, result(run)]]
 

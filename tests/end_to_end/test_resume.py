@@ -31,7 +31,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, corpus: Path, base_run: Path
 
 def outcome(run: Path) -> tuple[dict[str, object], list[object]]:
     """result.json without what a clock or the system says, and when layers left."""
-    measured = ("seconds", "tokens_per_s", "peak_memory_bytes")
+    measured = ("seconds", "tokens_per_s", "accelerator_hours", "peak_memory_bytes")
     removals = [(row["iteration"], row["removed"]) for row in rows(run, "removal")]
     return {k: v for k, v in result(run).items() if k not in measured}, removals
 

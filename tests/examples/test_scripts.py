@@ -13,26 +13,38 @@ import pytest
 from megatron_distill.config.distillation_cost import METHODS as LOSSES
 from megatron_distill.config.flags import parse
 from megatron_distill.config.run import RunConfig
+from megatron_distill.planning.experiment import costs
 from tests.support.runs import ROOT, environment
 
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted([*EXAMPLES.rglob("*.sh"), *EXAMPLES.rglob("*.sbatch")])
-PRETRAIN = {  # arXiv:2305.14864, Table 1: parameters, layers, width, peak learning rate
-    "180m": ("177,514,496", 12, 1024, 6e-4),
-    "300m": ("303,515,648", 24, 1024, 3e-4),
-    "610m": ("606,687,232", 12, 2048, 2.5e-4),
-    "1.1b": ("1,110,347,776", 24, 2048, 2e-4),
-}
-COMPRESS = {  # the same, v2: layers that leave, parameters before and after, learning rate, FLOPs of Table 4
-    "300m": ((1, 3, 5, 7, 9, 11, 12, 14, 16, 18, 20, 22), "303,515,648", "177,514,496", 3e-5, "2.122e+19"),
-    "1.1b": (tuple(range(1, 13)), "1,110,347,776", "606,687,232", 2e-5, "7.252e+19"),
+SOURCED = ("environment.sh", "launch.sh", "papers.sh")
+PRETRAIN = {"180m": 6e-4, "300m": 3e-4, "610m": 2.5e-4, "1.1b": 2e-4}  # arXiv:2305.14864, Table 1: peak learning rate
+COMPRESS = {"300m": ("max-gap", 3e-5), "1.1b": ("input", 2e-5)}  # the same, v2: where, and peak learning rate
+FLOPS = {  # Table 4 of v2, 1e18: teacher-free, distilled
+    "300m": ("21.22", "33.31"),
+    "1.1b": ("72.52", "116.76"),
 }
 METHODS = {name: losses for name, losses in LOSSES.items() if losses}
+LAYOUTS = ["max-gap", "input", "output", "both", "middle", "alt-input", "alt-output", "alt-both", "alt-middle"]
 
 
 def call(script: str, *arguments: str, path: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """A script of examples/, in the environment of the tests, on a machine with one GPU unless GPUS says more."""
-    given = {"DATA", "TOKENIZER", "BASE", "RUNS", "SCALE", "FLAVOUR", "NODES", "NODE_RANK", "MASTER_ADDR", "LAYOUT"}
+    given = {
+        "DATA",
+        "TOKENIZER",
+        "VALID_DATA",
+        "BASE",
+        "RUNS",
+        "OUT",
+        "SCALE",
+        "FLAVOUR",
+        "NODES",
+        "NODE_RANK",
+        "SEEDS",
+    }
+    given |= {"MASTER_ADDR", "LAYOUT", "MODELS", "CHECKPOINTS", "TASKS", "TASK_DATA", "WORLD_SIZE"}
     inherited = {k: v for k, v in environment().items() if k not in given}
     folders = [str(path)] if path else []
     search = os.pathsep.join([*folders, str(Path(sys.executable).parent), inherited["PATH"]])
@@ -45,12 +57,19 @@ def call(script: str, *arguments: str, path: Path | None = None, **variables: st
     )
 
 
-def dry_run(script: str, *arguments: str, **variables: str) -> tuple[RunConfig, list[str]]:
-    """What the script would start, as a configuration, and the lines it prints."""
-    done = call(script, *arguments, "--dry-run", **variables)
+def planned(script: str, *arguments: str, **variables: str) -> dict[str, RunConfig]:
+    """What the script would start, by the names of the runs."""
+    done = call(script, *arguments, "--dry-run", **{"RUNS": "no-such-folder"} | variables)
     assert done.returncode == 0, done.stderr
-    command, *lines = done.stdout.splitlines()
-    return parse(RunConfig, shlex.split(command.split("pretrain_distill.py ")[1])), lines
+    commands = [line.split("pretrain_distill.py ")[1] for line in done.stdout.splitlines() if line.startswith("+ ")]
+    configs = [parse(RunConfig, [*shlex.split(command), "--dry-run"]) for command in commands]
+    assert commands, done.stdout
+    return {Path(config.checkpoint.save).name: config for config in configs}
+
+
+def only(script: str, *arguments: str, **variables: str) -> RunConfig:
+    """The last run that the script would start: what comes before is what it is made from."""
+    return list(planned(script, *arguments, **variables).values())[-1]
 
 
 def check_common(config: RunConfig, learning_rate: float) -> None:
@@ -67,102 +86,168 @@ def check_common(config: RunConfig, learning_rate: float) -> None:
 def test_bash_understands_it(script: Path) -> None:
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    if script.name not in ("environment.sh", "launch.sh", "method.sh"):  # these are sourced
+    if script.name not in SOURCED:
         assert script.read_text().startswith("#!/usr/bin/env bash\n#")
         assert "\nset -euo pipefail\n" in script.read_text()
 
 
 @pytest.mark.parametrize("size", PRETRAIN)
 def test_pretraining(size: str) -> None:
-    parameters, layers, width, learning_rate = PRETRAIN[size]
-    config, lines = dry_run(f"pretrain/{size}.sh", FLAVOUR="-paper")
-    check_common(config, learning_rate)
-    assert f"model: {parameters} parameters, {layers} layers x {width}, 16 heads, 50,304 vocabulary rows" in lines
-    assert "schedule: 80,000 steps of 2,097,152 tokens (167,772,160,000), warm-up 2,000" in lines
+    config = only(f"pretrain/{size}.sh")
+    check_common(config, PRETRAIN[size])
+    assert config.model.model == f"palm-{size}-paper"
+    assert (config.training.train_tokens, config.optimizer.lr_warmup_tokens) == ("160B", "4B")
     assert config.pruning.pruning_layout is None
+    assert config.logging.label == (f"model={size.upper()}", "checkpoint=160B")
+    assert only(f"pretrain/{size}.sh", TOKENS="20B").training.train_tokens == "20B"
+
+
+def test_checkpoints_on_the_way_are_kept() -> None:
+    assert only("pretrain/300m.sh", TOKENS="320B").checkpoint.save_retain_interval == 20_000  # 40B
+    assert only("pretrain/180m.sh", TOKENS="20B").checkpoint.save_retain_interval == 0
+
+
+def test_another_flavour() -> None:
+    assert only("pretrain/300m.sh", FLAVOUR="").model.model == "palm-300m"
 
 
 @pytest.mark.parametrize("size", COMPRESS)
 def test_compression(size: str) -> None:
-    removed, before, after, learning_rate, flops = COMPRESS[size]
-    config, lines = dry_run(f"compress/{size}.sh", FLAVOUR="-paper", RUNS="no-such-folder")
+    layout, learning_rate = COMPRESS[size]
+    runs = planned(f"compress/{size}.sh")
+    assert list(runs) == [f"{size}-160B", f"{size}-160B.{layout}-12"]
+    config = runs[f"{size}-160B.{layout}-12"]
     check_common(config, learning_rate)
-    assert any(line.startswith(f"model: {before} parameters, 24 layers") for line in lines)
-    assert "schedule: 10,000 steps of 2,097,152 tokens (20,971,520,000), warm-up 400" in lines
-    assert f"  before step 501: layers {', '.join(map(str, removed))}" in lines
-    kept = ", ".join(str(i) for i in range(24) if i not in removed)
-    assert f"  12 layers stay: {kept} ({after} parameters)" in lines
-    assert any(f"{flops} as the papers count" in line for line in lines)
+    assert config.checkpoint.load == f"no-such-folder/paper/{size}-160B"
+    assert (config.training.train_tokens, config.optimizer.lr_warmup_tokens) == ("20B", "800M")
+    pruning = config.pruning
+    assert (pruning.pruning_layout, pruning.pruning_num_layers) == (layout, 12)
+    assert (pruning.pruning_seed_tokens, pruning.pruning_gap_tokens) == ("1B", "0")
+    assert config.logging.label == (f"model={size.upper()}", "checkpoint=160B", "gap=0")
 
 
-@pytest.mark.parametrize(("gap", "last"), [("100M", "1,051"), ("500M", "3,251"), ("1B", "6,001")])
-def test_when_layers_leave(gap: str, last: str) -> None:
-    _, lines = dry_run("compress/1.1b.sh", GAP=gap, RUNS="no-such-folder")
-    assert [line for line in lines if "before step" in line][-1] == f"  before step {last}: layers 12"
-
-
-def test_where_and_how_many(tmp_path: Path) -> None:
-    config, lines = dry_run("compress/300m.sh", LAYOUT="alt-output", REMOVE="8", RUNS=str(tmp_path))
-    assert "  before step 501: layers 8, 10, 12, 14, 16, 18, 20, 22" in lines
-    assert config.checkpoint.save == f"{tmp_path}/palm-300m-alt-output-8-0"
+@pytest.mark.parametrize("size", COMPRESS)
+def test_the_main_comparison_costs_what_the_papers_print(size: str) -> None:
+    done = call(f"main/{size}.sh", "--dry-run", RUNS="no-such-folder")
+    flags = [line.split("pretrain_distill.py ")[1] for line in done.stdout.splitlines() if line.startswith("+ ")]
+    found = costs(flags, ranks=1)
+    layout = COMPRESS[size][0]
+    names = [
+        f"{size}-160B.{layout}-12{'' if method == 'teacher-free' else f'.{method}'}"
+        for method in ("teacher-free", *METHODS)
+    ]
+    assert [run.name for run in found] == [f"{size}-160B", *names]
+    own, distilled = FLOPS[size]
+    assert [f"{run.paper_flops / 1e18:.2f}" for run in found[1:]] == [own, distilled, distilled, distilled]
+    assert all(run.name in done.stdout.splitlines()[len(flags) + 2 + i] for i, run in enumerate(found))
 
 
 @pytest.mark.parametrize("size", COMPRESS)
 @pytest.mark.parametrize("method", METHODS)
 def test_distillation(method: str, size: str) -> None:
-    kd_flops = {"300m": "3.331e+19", "1.1b": "1.168e+20"}[size]  # Table 4, the same for all methods
-    config, lines = dry_run(f"kd/{method}-{size}.sh", FLAVOUR="-paper", RUNS="no-such-folder")
-    plain, _ = dry_run(f"compress/{size}.sh", FLAVOUR="-paper", RUNS="no-such-folder")
+    config, plain = only(f"kd/{method}-{size}.sh"), only(f"compress/{size}.sh")
     assert config.distillation.loss == METHODS[method] and config.distillation.lm_weight == 1
     assert config.teacher.placement == "colocated"
     assert (config.training, config.optimizer, config.pruning) == (plain.training, plain.optimizer, plain.pruning)
-    assert config.checkpoint.save == f"no-such-folder/palm-{size}-paper-{method}"
-    assert any(f"{kd_flops} as the papers count" in line for line in lines)
+    assert config.checkpoint.save == f"{plain.checkpoint.save}.{method}"
 
 
+def test_where() -> None:
+    runs = planned("ablations/where.sh", MODELS="300m")
+    eight = [f"300m-{checkpoint}.{layout}-8" for checkpoint in ("80B", "320B") for layout in LAYOUTS]
+    twelve = [f"300m-160B.{layout}-12" for layout in ("max-gap", "input", "output", "middle", "both")]
+    assert [name for name in runs if "." in name] == [*eight, *twelve]
+    assert runs["300m-80B.max-gap-8"].checkpoint.load == "no-such-folder/paper/300m-320B/checkpoints/iter_0040000"
+    assert runs["300m-320B.max-gap-8"].checkpoint.load == "no-such-folder/paper/300m-320B"
+
+
+def test_when() -> None:
+    runs = planned("ablations/when.sh", MODELS="300m")
+    assert [run.pruning.pruning_gap_tokens for run in runs.values()][1:] == ["0", "100M", "500M", "1B"]
+    assert runs["300m-160B.max-gap-12.gap-1B"].logging.label[2] == "gap=1B"
+
+
+def test_how_much() -> None:
+    runs = planned("ablations/how-much.sh")
+    small = [f"300m-{checkpoint}.input-{n}" for checkpoint in ("40B", "80B", "160B", "320B") for n in (4, 8, 12)]
+    large = [f"1.1b-{checkpoint}.input-{n}" for checkpoint in ("40B", "80B", "160B") for n in (4, 8, 12)]
+    assert [name for name in runs if "input" in name] == [*small, *large]
+
+
+def test_lambda() -> None:
+    runs = planned("ablations/lambda.sh")
+    taught = [run for run in runs.values() if run.distillation.loss]
+    assert [run.distillation.losses()[0].weight for run in taught] == [1, 2, 4, 8]
+    assert set(runs) > {"1.1b-160B.input-12.vanilla", "1.1b-160B.input-12.vanilla-lambda-8"}
+
+
+def test_no_lm() -> None:
+    runs = planned("ablations/no-lm.sh")
+    assert [run.distillation.lm_weight for run in runs.values() if run.distillation.loss] == [1, 0, 1, 0]
+
+
+def test_from_scratch() -> None:
+    runs = planned("ablations/from-scratch.sh", MODELS="1.1b")
+    assert list(runs) == ["1.1b-160B", "1.1b-160B.input-12", "610m-20B", "610m-160B"]
+    assert runs["610m-20B"].checkpoint.load is None
+
+
+def test_the_first_version() -> None:
+    runs = planned("main/v1.sh")
+    assert [name for name in runs if "." in name.removeprefix("1.1b")] == [
+        *("300m-320B.input-12", "300m-320B.input-12.vanilla", "1.1b-160B.input-12", "1.1b-160B.input-12.vanilla"),
+    ]
+
+
+@pytest.mark.parametrize("scale", ["tiny", "laptop", "small"])
 @pytest.mark.parametrize(
-    ("script", "wanted"),
-    [
-        ("lambda", [f"vanilla-lambda-{weight}" for weight in (1, 2, 4, 8)]),
-        ("no-lm", ["minilm-no-lm", "homotopic-no-lm"]),
-    ],
+    "script",
+    ["main/300m", "main/1.1b", "main/v1", *(f"ablations/{path.stem}" for path in EXAMPLES.glob("ablations/*"))],
 )
-def test_ablations(script: str, wanted: list[str]) -> None:
-    done = call(f"ablations/{script}.sh", "--dry-run", RUNS="no-such-folder")
-    assert done.returncode == 0, done.stderr
-    commands = [line.split("pretrain_distill.py ")[1] for line in done.stdout.splitlines() if line.startswith("+ ")]
-    configs = [parse(RunConfig, shlex.split(command)) for command in commands]
-    assert [config.checkpoint.save for config in configs] == [f"no-such-folder/palm-1.1b-{name}" for name in wanted]
-    if script == "lambda":
-        assert [config.distillation.losses()[0].weight for config in configs] == [1, 2, 4, 8]
-    else:
-        assert all(config.distillation.lm_weight == 0 for config in configs)
+def test_every_experiment_can_be_planned_at_every_scale(script: str, scale: str) -> None:
+    done = call(f"{script}.sh", "--dry-run", SCALE=scale, RUNS="no-such-folder")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "FLOPs" in done.stdout and "disk" in done.stdout
+    assert not Path("no-such-folder").exists()
+
+
+def test_seeds() -> None:
+    runs = planned("compress/300m.sh", SEEDS="6199 7")
+    assert list(runs)[1:] == ["300m-160B.max-gap-12", "300m-160B.max-gap-12.seed-7"]
+    assert [run.training.seed for run in runs.values()][1:] == [6199, 7]
 
 
 def test_a_separate_teacher() -> None:
-    config, _ = dry_run("kd/minilm-1.1b.sh", TEACHER="separate", TEACHER_DP="4", GPUS="8", RUNS="no-such-folder")
+    config = only("kd/minilm-1.1b.sh", TEACHER="separate", TEACHER_DP="4", GPUS="8")
     assert (config.teacher.placement, config.teacher.num_ranks) == ("separate", 4)
 
 
 def test_what_follows_the_script_wins() -> None:
-    config, _ = dry_run("pretrain/300m.sh", "--lr", "0.5", "--tensor-model-parallel-size", "1")
+    config = only("pretrain/300m.sh", "--lr", "0.5", "--tensor-model-parallel-size", "1")
     assert config.optimizer.lr == 0.5
 
 
 def test_two_nodes_are_sixteen_ranks() -> None:
     done = call("compress/1.1b.sh", "--dry-run", NODES="2", GPUS="8", RUNS="no-such-folder")
     assert done.returncode == 0, done.stderr
-    command = "+ torchrun --nnodes 2 --nproc-per-node 8 pretrain_distill.py --model palm-1.1b "
-    assert done.stdout.startswith(command)
-    assert "student: 16 ranks = TP 1 x PP 1 x DP 16" in done.stdout
-    assert "micro-batches a step and data-parallel rank: 8" in done.stdout
+    assert done.stdout.startswith(
+        "+ torchrun --nnodes 2 --nproc-per-node 8 pretrain_distill.py --model palm-1.1b-paper "
+    )
+    assert "of 16 x a100-80gb" in done.stdout
 
 
-@pytest.mark.parametrize("script", ["pretrain/300m.sh", "compress/1.1b.sh"])
-def test_an_unknown_scale(script: str) -> None:
-    done = call(script, "--dry-run", SCALE="huge")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "SCALE=huge is not known; it is paper or tiny\n"
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"SCALE": "huge"}, "SCALE=huge is not known; it is paper, small, laptop or tiny"),
+        ({"GAP": "7", "SCALE": "tiny"}, "GAP=7 is not known; it is 0, 100M, 500M or 1B"),
+        ({"CHECKPOINT": "7B"}, "7B tokens are not known; it is 20B, 40B, 80B, 160B or 320B"),
+        ({"BASE": "nowhere"}, "cost.py: --load nowhere is not there, and no run before it makes it"),
+    ],
+)
+def test_wrong_settings(variables: dict[str, str], sentence: str) -> None:
+    done = call("compress/300m.sh", "--dry-run", **variables)
+    assert (done.returncode, done.stderr) == (2, sentence + "\n")
 
 
 @pytest.mark.parametrize("script", ["pretrain/300m.sh", "compress/1.1b.sh"])
@@ -181,38 +266,57 @@ def test_flags_that_are_wrong(tmp_path: Path) -> None:
 
 @pytest.fixture
 def stubs(tmp_path: Path) -> Path:
-    """A folder with a `python` and a `torchrun` that only say how they were called."""
+    """A folder with a `python` and a `torchrun` that say how they were called and leave what a finished run leaves."""
     folder = tmp_path / "bin"
     folder.mkdir()
+    ends = 'while [ $# -gt 0 ]; do [ "$1" = --save ] && mkdir -p "$2" && echo {} > "$2/result.json"; shift; done\n'
     for name in ("python", "torchrun"):
         path = folder / name
-        path.write_text(f'#!/bin/sh\necho "{name} WORLD_SIZE=$WORLD_SIZE $*"\n')
+        path.write_text(f'#!/bin/sh\necho "{name} WORLD_SIZE=$WORLD_SIZE $*"\n{ends}')
         path.chmod(0o755)
     return folder
 
 
-def test_one_rank_needs_no_torchrun(stubs: Path) -> None:
-    done = call("pretrain/300m.sh", path=stubs, DATA="c4", TOKENIZER="gpt2", WORLD_SIZE="")
+def test_one_rank_needs_no_torchrun(stubs: Path, tmp_path: Path) -> None:
+    done = call("pretrain/300m.sh", path=stubs, DATA="c4", TOKENIZER="gpt2", TASKS="", RUNS=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(
-        "python WORLD_SIZE= pretrain_distill.py --model palm-300m --data-path c4 --tokenizer gpt2"
+    first, report = done.stdout.splitlines()
+    assert first.startswith(
+        "python WORLD_SIZE= pretrain_distill.py --model palm-300m-paper --data-path c4 --tokenizer gpt2"
     )
-    assert "--dry-run" not in done.stdout
+    assert "--dry-run" not in first
+    assert report == f"python WORLD_SIZE= tools/report.py {tmp_path}/paper --output {tmp_path}/paper/report"
 
 
-def test_one_node_finds_its_ranks_by_itself(stubs: Path) -> None:
-    done = call("pretrain/300m.sh", path=stubs, DATA="c4", GPUS="4", WORLD_SIZE="")
+def test_one_node_finds_its_ranks_by_itself(stubs: Path, tmp_path: Path) -> None:
+    done = call("pretrain/300m.sh", path=stubs, DATA="c4", GPUS="4", TASKS="", RUNS=str(tmp_path))
     assert done.stdout.startswith("torchrun WORLD_SIZE= --standalone --nproc-per-node 4 pretrain_distill.py --model")
 
 
-def test_nodes_of_a_cluster_meet_at_the_first(stubs: Path) -> None:
+def test_nodes_of_a_cluster_meet_at_the_first(stubs: Path, tmp_path: Path) -> None:
     variables = {"NODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node0", "GPUS": "8", "DATA": "c4", "RESTARTS": "5"}
     script = "examples/pretrain/1.1b.sh"
-    done = call("cluster/torchrun.sh", script, "--seed", "7", path=stubs, **variables)
+    done = call("cluster/torchrun.sh", script, "--seed", "7", path=stubs, RUNS=str(tmp_path), **variables)
     assert done.returncode == 0, done.stderr
     assert "--nnodes 2 --node-rank 1 --nproc-per-node 8 --max-restarts 5 --rdzv-backend c10d" in done.stdout
     assert "--rdzv-endpoint node0:29500" in done.stdout
-    assert done.stdout.endswith(" --seed 7\n")
+    assert done.stdout.endswith(" --seed 7\n")  # and no report, which the first node writes
+
+
+def test_finished_runs_are_kept_and_stopped_ones_end_the_script(stubs: Path, tmp_path: Path) -> None:
+    settings = {"DATA": "c4", "TASKS": "", "RUNS": str(tmp_path), "SCALE": "tiny"}
+    base = tmp_path / "tiny/300m-160B"
+    base.mkdir(parents=True)
+    (base / "result.json").write_text("{}")
+    done = call("compress/300m.sh", path=stubs, **settings)
+    assert done.returncode == 0, done.stderr
+    kept, started, _ = done.stdout.splitlines()
+    assert kept == f"{base} is finished"
+    assert f"--load {base} " in started and "--pruning-layout max-gap" in started
+    (stubs / "python").write_text("#!/bin/sh\nexit 0\n")
+    done = call("compress/1.1b.sh", path=stubs, **settings)
+    assert done.returncode == 143
+    assert done.stderr == f"{tmp_path}/tiny/1.1b-160B was stopped; the same command goes on from there\n"
 
 
 def test_wrong_flags_stop_a_cluster_before_it_starts(stubs: Path) -> None:

@@ -179,6 +179,9 @@ def test_result(tmp_path: Path) -> None:
         "iterations": 20,
         "seconds": 10.0,
         "tokens_per_s": 256.0,
+        "accelerators": 1,
+        "accelerator_hours": 10 / 3600,
+        "mfu": None if metrics.peak is None else 7e8 / metrics.peak,
         "skipped_steps": 1,
     }
     assert not list(tmp_path.glob("*.partial"))
