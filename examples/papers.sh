@@ -9,7 +9,7 @@
 # Runs lie in OUT (RUNS/SCALE), and all scripts share them: finished ones are kept, a stopped one goes on where it was.
 # Each script ends with OUT/report/report.html. Without DATA, scales other than paper take text that Python carries.
 #
-#   SEEDS="6199 6200"    that many runs of each compression      TASK_DATA=DIR   the tasks' items, instead of the hub
+#   SEEDS="6199 6200"    that many runs of each compression      TASK_DATA=DIR   the tasks' items as files, not from the hub
 #   BASE=RUN             compress this one                       TASKS, LIMIT    which tasks, how many items of each
 #   TEACHER=separate     a teacher on ranks of its own: TEACHER_TP, TEACHER_PP, TEACHER_DP; tools/plan.py says how many
 
@@ -30,7 +30,16 @@ case $SCALE in
 esac
 read -r NARROW WIDE LENGTH BATCH VOCABULARY EVAL_ITERS BASE_STEPS STEPS SEED_STEPS GAP_100M GAP_500M GAP_1B BASE_LR LR <<< "$SCALED"
 if [[ $SCALE == paper || $SCALE == small ]]; then DEVICE=${DEVICE:-a100-80gb}; else DEVICE=${DEVICE:-cpu}; fi
-if [[ $SCALE == paper || -n ${TASK_DATA:-} ]]; then TASK_LIST=(${TASKS-paper13}); else TASK_LIST=(${TASKS:-}); fi
+# Tasks: all thirteen in the papers' settings, elsewhere those that TASK_DATA has.
+TASK_LIST=(${TASKS-})
+if [[ -z ${TASKS+given} && -n ${TASK_DATA:-} ]]; then
+  for file in "$TASK_DATA"/*_validation.jsonl*; do
+    file=${file##*/} && TASK_LIST+=("${file%%_validation*}")
+  done
+elif [[ -z ${TASKS+given} && $SCALE == paper ]]; then
+  TASK_LIST=(paper13)
+fi
+if ((${#TASK_LIST[@]})); then EXTRAS=${EXTRAS:-eval}; fi
 
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
@@ -79,14 +88,14 @@ describe_model() {
   fi
 }
 
-# Batch, habits and, in the papers' settings, the optimizer: common to all runs. HABITS wants the steps of the run.
+# common_flags STEPS SAVE_INTERVAL VALIDATIONS: sets COMMON to text, batch, habits and, in the papers' settings, optimizer.
 common_flags() {
   COMMON=("${CORPUS_FLAGS[@]}" --seq-length "$LENGTH" --global-batch-size "$BATCH" --micro-batch-size "$MICRO")
   if [[ $SCALE == paper ]]; then
     COMMON+=(--optimizer lion --weight-decay 1e-4 --beta1 0.9 --beta2 0.95 --clip-grad 1.0)
     COMMON+=(--save-interval "$2" --eval-interval "$2" --eval-iters "$EVAL_ITERS")
   else
-    COMMON+=(--log-interval 10 --save-interval "$2" --eval-interval $(($1 < 8 ? 1 : $1 / 8)) --eval-iters "$EVAL_ITERS")
+    COMMON+=(--log-interval 10 --save-interval "$2" --eval-interval $(($1 / $3)) --eval-iters "$EVAL_ITERS")
   fi
 }
 
@@ -96,10 +105,10 @@ pretrain() {
   steps=$(steps_of "$budget")
   describe_model "$model"
   if [[ $SCALE == paper ]]; then
-    common_flags "$steps" 1000
+    common_flags "$steps" 1000 -
     rate=(--lr "$PAPER_LR" --train-tokens "$budget" --nominal-tokens --lr-warmup-tokens 4B)
   else
-    common_flags "$steps" $(($(steps_of 40B) < steps ? $(steps_of 40B) : steps))
+    common_flags "$steps" $(($(steps_of 40B) < steps ? $(steps_of 40B) : steps)) 8
     rate=(--lr "$BASE_LR" --train-iters "$steps")
   fi
   if ((steps > $(steps_of 40B))); then rate+=(--save-retain-interval "$(steps_of 40B)"); fi
@@ -157,11 +166,11 @@ compress() {
   method_flags "$method"
   between=$(gap_of "$gap")
   if [[ $SCALE == paper ]]; then
-    common_flags "$STEPS" 500
+    common_flags "$STEPS" 500 -
     schedule=(--lr "$PAPER_COMPRESSION_LR" --train-tokens 20B --nominal-tokens --lr-warmup-tokens 800M)
     schedule+=(--pruning-seed-tokens 1B --pruning-gap-tokens "$gap")
   else
-    common_flags "$STEPS" "$STEPS"
+    common_flags "$STEPS" "$STEPS" 4
     schedule=(--lr "$LR" --train-iters "$STEPS" --pruning-seed-tokens $((SEED_STEPS * BATCH * LENGTH)))
     schedule+=(--pruning-gap-tokens $((between * BATCH * LENGTH)))
   fi

@@ -269,10 +269,12 @@ def stubs(tmp_path: Path) -> Path:
     """A folder with a `python` and a `torchrun` that say how they were called and leave what a finished run leaves."""
     folder = tmp_path / "bin"
     folder.mkdir()
+    # The output of an evaluation is not shown, so it is told elsewhere.
+    tells = f'[ "$1" = tools/evaluate.py ] && shift && echo "$*" >> {tmp_path}/evaluated\n'
     ends = 'while [ $# -gt 0 ]; do [ "$1" = --save ] && mkdir -p "$2" && echo {} > "$2/result.json"; shift; done\n'
     for name in ("python", "torchrun"):
         path = folder / name
-        path.write_text(f'#!/bin/sh\necho "{name} WORLD_SIZE=$WORLD_SIZE $*"\n{ends}')
+        path.write_text(f'#!/bin/sh\necho "{name} WORLD_SIZE=$WORLD_SIZE $*"\n{tells}{ends}')
         path.chmod(0o755)
     return folder
 
@@ -317,6 +319,34 @@ def test_finished_runs_are_kept_and_stopped_ones_end_the_script(stubs: Path, tmp
     done = call("compress/1.1b.sh", path=stubs, **settings)
     assert done.returncode == 143
     assert done.stderr == f"{tmp_path}/tiny/1.1b-160B was stopped; the same command goes on from there\n"
+
+
+def test_every_run_is_scored_once_on_the_tasks_that_are_there(stubs: Path, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for name in ("piqa_validation.jsonl", "arc_easy_validation.jsonl.gz"):
+        (tasks / name).touch()
+    for name in ("300m-160B", "300m-80B.max-gap-12"):
+        run = tmp_path / "tiny" / name
+        run.mkdir(parents=True)
+        (run / "result.json").write_text("{}")
+        (run / "latest").write_text("iter_0000096\n")
+    (tmp_path / "tiny/300m-160B/evaluation.json").write_text('{"models": {"iter_0000096": {}}}')
+    settings = {
+        "DATA": "c4",
+        "TASK_DATA": str(tasks),
+        "LIMIT": "5",
+        "SCALE": "tiny",
+        "RUNS": str(tmp_path),
+        "CHECKPOINT": "80B",
+    }
+    done = call("compress/300m.sh", path=stubs, **settings)
+    assert done.returncode == 0, done.stderr
+    scored = [line.removeprefix("scoring ") for line in done.stdout.splitlines() if line.startswith("scoring")]
+    assert scored == [f"{tmp_path}/tiny/300m-160B/checkpoints/iter_0000048", f"{tmp_path}/tiny/300m-80B.max-gap-12"]
+    assert (tmp_path / "evaluated").read_text().splitlines() == [
+        f"{path} --tasks arc_easy piqa --data {tasks} --limit 5" for path in scored
+    ]
 
 
 def test_wrong_flags_stop_a_cluster_before_it_starts(stubs: Path) -> None:
