@@ -24,7 +24,7 @@ SEEDS=${SEEDS:-6199}
 case $SCALE in
   paper)  SCALED="- - 2048 1024 50257 5  80000 10000 500 50 250 500  - -" ;;
   small)  SCALED="384 768 512 64 4096 8  800 200 10 1 5 10  6e-4 3e-4" ;;
-  laptop) SCALED="192 320 256 16 4096 16  2400 100 5 1 3 5  8e-4 4e-4" ;;
+  laptop) SCALED="192 320 256 16 4096 8  2400 64 3 1 2 4  8e-4 4e-4" ;;
   tiny)   SCALED="64 128 128 8 1024 8  96 40 2 1 2 3  2e-3 1e-3" ;;
   *) echo "SCALE=$SCALE is not known; it is paper, small, laptop or tiny" >&2; exit 2 ;;
 esac
