@@ -35,8 +35,9 @@ def title(axes: Any, text: str) -> None:
 
 
 def legend(axes: Any, **options: Any) -> None:
-    """Without a frame."""
-    axes.legend(frameon=False, labelcolor=SOFT, **options)
+    """Without a frame, published values last."""
+    entries = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: "published" in entry[1])
+    axes.legend(*zip(*entries, strict=True), frameon=False, labelcolor=SOFT, **options)
 
 
 def as_svg(figure: Any) -> str:

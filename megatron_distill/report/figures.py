@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,45 +13,48 @@ from .setting import HALF, METHOD_NAMES, Setting, base, main_v2
 from .sweeps import Series, Sweep
 from .table import Cell, Sides
 
-_WIDTH, _HEIGHT = 5.2, 3.6
+_SIZE = (5.6, 3.7)
+_WORTH_A_CURVE = 3
+"""Published values that are shown although we have none."""
 _SETTLED = 0.06
 """Losses before this share of the longest curve would leave no room for the rest."""
 
 
 def sweep_figure(sides: Sides, sweep: Sweep) -> str:
-    """A panel a model: ours with standard deviations, published values hollow; empty if there is neither."""
+    """An SVG a model: ours with standard deviations, published values hollow; empty if there is neither."""
     panels: dict[str, list[tuple[Series, list[Cell]]]] = {}
     for series in sweep.series:
         cells = [sides.cell(setting, PERPLEXITY_RATIO, sweep.sources) for setting in series.settings.values()]
-        if any(cell.ours or cell.published for cell in cells):
+        if any(cell.ours for cell in cells) or sum(bool(cell.published) for cell in cells) >= _WORTH_A_CURVE:
             panels.setdefault(series.panel, []).append((series, cells))
-    if not panels:
-        return ""
-    figure, all_axes = _panels(len(panels))
-    for axes, (model, curves) in zip(all_axes, panels.items(), strict=True):
+    drawn = []
+    for model, curves in panels.items():
+        figure, axes = _panel()
         for i, (series, cells) in enumerate(curves):
             shift = 0.12 * (i - (len(curves) - 1) / 2)
-            _points(axes, series.label, cells, SERIES[i], shift, joined=sweep.ordered)
-        axes.set_xticks(range(len(sweep.columns)), sweep.columns, rotation=30 if len(sweep.columns) > 5 else 0)
+            label = series.label.removeprefix(f"{model}-")
+            _points(axes, label, cells, SERIES[i], shift, joined=sweep.ordered)
+        names = [column.replace(" @ ", "\n@ ") for column in sweep.columns]
+        axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 6 else 0)
         axes.set_xlim(-0.5, len(sweep.columns) - 0.5)
         axes.margins(y=0.15)
         _finish(axes, model, "perplexity over that before")
-    return as_svg(figure)
+        drawn.append(as_svg(figure))
+    return "".join(drawn)
 
 
 def learning_curves(study: Study, *, scratch: bool) -> str:
     """Validation loss over the tokens of each run: of the methods, or of compression against half-size models from
     scratch. Empty if no such run is there."""
-    panels = {model: _curves_of(study, model, scratch=scratch) for model in HALF}
-    panels = {model: curves for model, curves in panels.items() if curves}
-    if not panels:
-        return ""
-    figure, all_axes = _panels(len(panels))
-    for axes, (model, curves) in zip(all_axes, panels.items(), strict=True):
-        _draw_curves(axes, curves)
-        _finish(axes, model, "validation loss, nats a token")
-        axes.set_xlabel("tokens of the run")
-    return as_svg(figure)
+    drawn = []
+    for model in HALF:
+        if curves := _curves_of(study, model, scratch=scratch):
+            figure, axes = _panel()
+            _draw_curves(axes, curves)
+            axes.set_xlabel("tokens of the run")
+            _finish(axes, model, "validation loss, nats a token")
+            drawn.append(as_svg(figure))
+    return "".join(drawn)
 
 
 Curves = Mapping[str, list[tuple[list[int], list[float]]]]
@@ -97,7 +101,7 @@ def _points(axes: Any, label: str, cells: Sequence[Cell], colour: str, shift: fl
         axes.errorbar(
             [x for x, _ in ours],
             [found.mean for _, found in ours],
-            yerr=[found.std or 0.0 for _, found in ours],
+            yerr=[found.std or math.nan for _, found in ours],
             fmt="o-" if joined else "o",
             color=colour,
             markersize=6,
@@ -111,11 +115,11 @@ def _points(axes: Any, label: str, cells: Sequence[Cell], colour: str, shift: fl
         axes.plot(xs, ys, "D", color=colour, markerfacecolor=PAPER, markersize=6, label=f"{label}, published")
 
 
-def _panels(count: int) -> tuple[Any, list[Any]]:
+def _panel() -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH * max(count, 1), _HEIGHT), layout="constrained")
-    return figure, [figure.add_subplot(1, count, i + 1) for i in range(count)]
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def _finish(axes: Any, model: str, ylabel: str) -> None:

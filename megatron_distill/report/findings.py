@@ -94,7 +94,7 @@ def _close(sides: Sides) -> Finding:
 
 def describe(found: Estimate, quantity: Quantity) -> str:
     """Mean, standard deviation and number of runs."""
-    spread = "" if found.std is None else f" ± {quantity.text(found.std)} ({len(found.values)})"
+    spread = "" if found.std is None else f" {quantity.spread(found.std)} ({len(found.values)})"
     return quantity.text(found.mean) + spread
 
 

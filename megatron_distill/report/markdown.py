@@ -69,7 +69,7 @@ def _cell(cell: Cell) -> str:
     if cell.ours:
         ours = cell.quantity.text(cell.ours.mean)
         if cell.ours.std is not None:
-            ours += f" ± {cell.quantity.text(cell.ours.std)} ({len(cell.ours.values)})"
+            ours += f" {cell.quantity.spread(cell.ours.std)} ({len(cell.ours.values)})".replace("  ", " ")
     if cell.published is None:
         return f"{ours} / {cell.unpublished}"
     difference = ""

@@ -6,6 +6,7 @@ import html
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 
 from .experiments import seed_of
@@ -80,9 +81,15 @@ In figures, filled points are ours and hollow ones published.</p></aside>"""
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str]:
     counts = Counter(finding.verdict for finding in findings)
-    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _CLASSES if counts[verdict])
+    pills = "".join(
+        f"<span class='pill {kind}'>{verdict}: {counts[verdict]}</span> "
+        for verdict, kind in _CLASSES.items()
+        if counts[verdict]
+    )
     yield "<section id=claims><h2>What the papers say, and what these runs say</h2>"
-    yield f"<p class=caption>{said}. Perplexities; lower is better.</p><div class=findings>"
+    yield f"<p class=tally>{pills}</p>"
+    yield "<p class=caption>Numbers are perplexities, or perplexities over that before; lower is better. ≈ is"
+    yield " a difference within the spread of the seeds.</p><div class=findings>"
     for finding in findings:
         kind = _CLASSES[finding.verdict]
         yield f"<article><span class='pill {kind}'>{finding.verdict}</span><h3>{html.escape(finding.claim)}</h3>"
@@ -100,17 +107,25 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
 def _table(table: Table) -> Iterator[str]:
     yield f"<h3>{html.escape(table.title)} <span class=source>{html.escape(table.source)}</span></h3>"
     yield f"<p class=caption>{html.escape(table.caption)}</p>"
-    yield f"<div class=wide><table class=cells><thead><tr><th></th>{_heads(table.columns)}</tr></thead><tbody>"
-    group = ""
-    for row in table.rows:
-        if row.label[0] != group:
-            group = row.label[0]
-            label = f"<span>{html.escape(group)}</span>"
-            yield f"<tr class=group><th colspan={1 + len(table.columns)}>{label}</th></tr>"
-        emphasis = " class=hero" if row.label[1] == "teacher-free" else ""
-        cells = "".join(_cell(cell) for cell in row.cells)
-        yield f"<tr{emphasis}><th>{html.escape(row.label[1])}</th>{cells}</tr>"
+    kind = "cells many" if len(table.columns) > 9 else "cells"
+    yield f"<div class=wide><table class='{kind}'><thead><tr><th></th>{_heads(table.columns)}</tr></thead><tbody>"
+    for group, found in groupby(table.rows, key=lambda row: row.label[0]):
+        lines, width = list(found), 1 + len(table.columns)
+        empty = _why_empty([cell for row in lines for cell in row.cells])
+        yield f"<tr class=group><th colspan={width}><span>{html.escape(group)}{empty}</span></th></tr>"
+        for row in () if empty else lines:
+            emphasis = " class=hero" if row.label[1] == "teacher-free" else ""
+            cells = "".join(_cell(cell) for cell in row.cells)
+            yield f"<tr{emphasis}><th>{html.escape(row.label[1])}</th>{cells}</tr>"
     yield "</tbody></table></div>"
+
+
+def _why_empty(cells: Sequence[Cell]) -> str:
+    """One remark in place of rows that have no number at all."""
+    if any(cell.ours or cell.published for cell in cells):
+        return ""
+    reasons = dict.fromkeys([cell.missing for cell in cells] + [cell.unpublished for cell in cells])
+    return f" <i class=missing>{html.escape('; '.join(reasons))}</i>"
 
 
 def _heads(columns: Sequence[str]) -> str:
@@ -124,7 +139,7 @@ def _cell(cell: Cell) -> str:
         runs = html.escape(", ".join(run.name for run in cell.ours.runs), quote=True)
         ours = f"<span class=ours title='{runs}'>{quantity.text(cell.ours.mean)}</span>"
         if cell.ours.std is not None:
-            ours += f"<span class=std>± {quantity.text(cell.ours.std)} ({len(cell.ours.values)})</span>"
+            ours += f"<span class=std>{quantity.spread(cell.ours.std)} ({len(cell.ours.values)})</span>"
     if cell.published is None:
         return f"<td>{ours}<span class='pub why'>{html.escape(cell.unpublished)}</span></td>"
     difference = ""

@@ -54,21 +54,31 @@ class Quantity:
 
     def text(self, value: float) -> str:
         """A value as it stands in a table."""
-        if not self.significant:
-            return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.{self.digits}f}".replace("-", "−")
-        mantissa, _, exponent = f"{value:.{self.digits}g}".partition("e")
-        if not exponent or 0 <= int(exponent) < 6:
-            return f"{value:,.{self.digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
-        return f"{mantissa}e{int(exponent)}"
+        if self.significant:
+            return _significant(value, self.digits)
+        return f"{value:,.{0 if abs(value) >= 10_000 else self.digits}f}".replace("-", "−")
+
+    def spread(self, value: float) -> str:
+        """A standard deviation; empty if it is 0, as that of a cost that is counted and not measured."""
+        if not value:
+            return ""
+        return "± " + (_significant(value, 2) if self.significant else self.text(value))
 
     def difference(self, ours: float, published: float) -> str:
         """Ours less the published value, with its sign; a factor for amounts."""
         if self.significant:
-            return f"×{ours / published:.2g}" if published else ""
+            return f"×{_significant(ours / published, 2)}" if published else ""
         text = self.text(abs(ours - published))
         if not text.strip("0."):
             return "±0"
         return ("+" if ours > published else "−") + text
+
+
+def _significant(value: float, digits: int) -> str:
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    if -4 <= int(exponent) < 6:
+        return f"{float(f'{mantissa}e{exponent}'):,.{max(0, digits - 1 - int(exponent))}f}"
+    return f"{mantissa}e{int(exponent)}".replace("e-", "e−")
 
 
 def estimate(study: Study, setting: Setting, quantity: Quantity) -> Estimate:
@@ -79,7 +89,7 @@ def estimate(study: Study, setting: Setting, quantity: Quantity) -> Estimate:
     """
     measurements = study.find(setting)
     if not measurements:
-        raise MissingError("not run" if setting.fits else "does not fit 24 layers")
+        raise MissingError(setting.obstacle or "not run")
     values, runs, reason = [], [], ""
     for measurement in measurements:
         try:
@@ -188,7 +198,7 @@ PAPER_FLOPS = Quantity("paper_flops", "FLOPs as the papers count", partial(_reco
 FLOPS_RATIO = Quantity("flops_ratio", "over teacher-free", partial(_over_teacher_free, PAPER_FLOPS), 2, 0)
 HOURS = Quantity("hours", "hours", _hours, 3, 0, True)
 HOURS_RATIO = Quantity("hours_ratio", "over teacher-free", partial(_over_teacher_free, HOURS), 2, 0)
-ACCELERATORS = Quantity("accelerators", "accelerators", _accelerators, 3, 0, True)
+ACCELERATORS = Quantity("accelerators", "accelerators", _accelerators, 0, 0)
 ACCELERATOR_HOURS = Quantity("accelerator_hours", "accelerator-hours", _accelerator_hours, 3, 0, True)
 FLOPS = Quantity("flops", "true FLOPs", partial(_recorded, "flops"), 3, 0, True)
 TOKENS_PER_S = Quantity("tokens_per_s", "tokens/s", partial(_recorded, "tokens_per_s"), 3, 0, True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from megatron_distill.config.distillation_cost import METHODS
 from megatron_distill.config.error import ConfigError
-from megatron_distill.pruning.where import layers_to_remove
+from megatron_distill.pruning.where import LAYOUTS, layers_to_remove
 
 DEPTH = 24
 """Layers of the models that the papers compress."""
@@ -48,14 +48,23 @@ class Setting:
         return Setting(model=whole[self.model], checkpoint="160B") if self.model in whole else self
 
     @property
-    def fits(self) -> bool:
-        """Whether so many of 24 layers can leave by this layout."""
+    def obstacle(self) -> str:
+        """Why a layout of 24 layers cannot be run, or need not be; empty if nothing speaks against it."""
         if self.layout is None:
-            return True
-        try:
-            return bool(layers_to_remove(self.layout, DEPTH, self.removed))
-        except ConfigError:
-            return False
+            return ""
+        layers = _layers(self.layout, self.removed)
+        if not layers:
+            return f"does not fit {DEPTH} layers"
+        first = next((name for name in LAYOUTS if _layers(name, self.removed) == layers), self.layout)
+        return "" if first == self.layout else f"the same layers as {first}"
+
+
+def _layers(layout: str, removed: int) -> tuple[int, ...]:
+    """Indices that leave; none if so many cannot."""
+    try:
+        return layers_to_remove(layout, DEPTH, removed)
+    except ConfigError:
+        return ()
 
 
 def base(model: str, checkpoint: str = "160B") -> Setting:

@@ -10,6 +10,7 @@ from megatron_distill.config.model import ModelConfig
 
 from .drawing import short
 from .experiments import Measurement, Study
+from .setting import HALF
 
 _ENOUGH = 0.9
 """A run of this share of the papers' parameters and tokens is the papers' and no stand-in."""
@@ -54,7 +55,7 @@ def sentence(found: Sequence[StandIn]) -> str:
     smaller = [s for s in found if s.is_smaller]
     if not smaller:
         return ""
-    first = smaller[0]
+    first = max(smaller, key=lambda s: (s.name.split()[0] in HALF, s.paper_parameters, s.paper_tokens))
     name = first.name.partition(" ")[0]
     return (
         f"These are small runs that stand for big ones. What is called {name} here has {first.parameters[1]:,} "

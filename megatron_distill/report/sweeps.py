@@ -72,7 +72,7 @@ def _layouts(model: str, checkpoint: str, removed: int, layouts: tuple[str, ...]
 
 WHERE_V1 = Sweep(
     "where_v1",
-    "Where: nine layouts",
+    "Nine layouts, a third of the layers",
     "v1, Table 5",
     "Which layers leave, all at once, then 20B tokens without a teacher. The paper prints the change of the average of "
     "eight tasks in percent of what it was before; perplexity is ours alone.",
@@ -88,7 +88,7 @@ WHERE_V1 = Sweep(
 )
 WHERE_V2 = Sweep(
     "where_v2",
-    "Where: half of the layers",
+    "Five layouts, half of the layers",
     "v2, Table 5",
     "12 of 24 layers leave at once, then 20B tokens without a teacher.",
     tuple(
@@ -102,7 +102,7 @@ WHERE_V2 = Sweep(
 )
 WHEN = Sweep(
     "when",
-    "When: all at once or one by one",
+    "All at once or one by one",
     "v2, Figure 2 and v1, Figure 1",
     "Tokens between one removal and the next. A gap of 0 is what the tables print; the rest is only plotted.",
     tuple(
@@ -124,7 +124,7 @@ WHEN = Sweep(
 )
 HOW_MUCH = Sweep(
     "how_much",
-    "How much: layers removed, model size, tokens seen",
+    "Layers removed, model size, tokens seen",
     "v1, Figure 3",
     "Layers leave from the input. The paper plots changes in percent; its grid of checkpoints is not in its text.",
     tuple(
@@ -142,7 +142,7 @@ HOW_MUCH = Sweep(
 )
 LAMBDA = Sweep(
     "lambda",
-    "The weight of distillation",
+    "More weight on distillation",
     "v2, Figure 3",
     "Vanilla distillation with λ times its loss. λ = 1 is the row of the main table; the paper's other values are not "
     "in its text: 2, 4 and 8 are ours. 300M is ours too.",
@@ -159,7 +159,7 @@ LAMBDA = Sweep(
 )
 NO_LM = Sweep(
     "no_lm",
-    "Without the language-model loss",
+    "Distillation without the language-model loss",
     "v2, Figure 4",
     "Distillation with and without the cross-entropy. With it, the rows are those of the main table. 300M is ours.",
     tuple(

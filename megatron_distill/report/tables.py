@@ -45,7 +45,7 @@ def main_results_v2(sides: Sides) -> Table:
         "Accuracies in percent, F1 for MRPC."
     )
     rows = _by_method(sides, main_v2, _V2_METHODS, quantities, "v2_table3", before=True)
-    return _of_quantities("main_v2", "Main results", "v2, Table 3", caption, quantities, rows)
+    return _of_quantities("main_v2", "Twelve tasks and perplexity", "v2, Table 3", caption, quantities, rows)
 
 
 def main_results_v1(sides: Sides) -> Table:
@@ -53,7 +53,7 @@ def main_results_v1(sides: Sides) -> Table:
     quantities = (PERPLEXITY, PERPLEXITY_RATIO, AVERAGE_13, *tasks("paper13"))
     caption = "Half of the layers leave from the input; 20B tokens follow. Accuracies in percent, F1 for MRPC."
     rows = _by_method(sides, main_v1, _V1_METHODS, quantities, "v1_table3", before=True)
-    return _of_quantities("main_v1", "Main results, first version", "v1, Table 3", caption, quantities, rows)
+    return _of_quantities("main_v1", "Thirteen tasks and perplexity", "v1, Table 3", caption, quantities, rows)
 
 
 def costs_v2(sides: Sides) -> Table:
@@ -64,7 +64,7 @@ def costs_v2(sides: Sides) -> Table:
     )
     quantities = (*_COSTS, *_OUR_COSTS)
     rows = _by_method(sides, main_v2, _V2_METHODS, quantities, "v2_table4")
-    return _of_quantities("costs_v2", "What it costs", "v2, Table 4", caption, quantities, rows)
+    return _of_quantities("costs_v2", "Costs", "v2, Table 4", caption, quantities, rows)
 
 
 def costs_v1(sides: Sides) -> Table:
@@ -72,7 +72,7 @@ def costs_v1(sides: Sides) -> Table:
     caption = "The paper names the models 300M and 1.1B; they are taken as those of its Table 3."
     quantities = (*_COSTS, *_OUR_COSTS)
     rows = _by_method(sides, main_v1, _V1_METHODS, quantities, "v1_table4")
-    return _of_quantities("costs_v1", "What it costs, first version", "v1, Table 4", caption, quantities, rows)
+    return _of_quantities("costs_v1", "Costs, first version", "v1, Table 4", caption, quantities, rows)
 
 
 def _by_method(
