@@ -52,7 +52,7 @@ def as_svg(figure: Any) -> str:
     for colour, name in _VARIABLES.items():
         text = text.replace(f": {colour}", f": var(--{name}, {colour})")
     text = re.sub(r"('[\w ]+', )+sans-serif", "system-ui, sans-serif", text)
-    text = re.sub(r'<g id="[^"]*">', "<g>", text)  # several figures of a page would repeat them
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # several figures of a page would repeat them
     width = float(re.search(r'width="([\d.]+)pt"', text)[1])  # type: ignore[index]
     return text.replace("<svg", f"<svg style='max-width: {width * 4 / 3:.0f}px'", 1)
 

@@ -62,17 +62,15 @@ Curves = Mapping[str, list[tuple[list[int], list[float]]]]
 
 
 def _curves_of(study: Study, model: str, *, scratch: bool) -> Curves:
-    settings: dict[str, Setting]
+    half = HALF[model]
+    settings: dict[str, Setting] = {name: main_v2(model, method) for method, name in METHOD_NAMES.items()}
     if scratch:
-        half = HALF[model]
         settings = {
             f"{half} @ 160B": base(half),
             f"{half} @ 20B": base(half, "20B"),
             "compressed @ 20B": main_v2(model),
             f"{model} @ 160B": base(model),
         }
-    else:
-        settings = {name: main_v2(model, method) for method, name in METHOD_NAMES.items()}
     found = {
         label: [m.run.series("valid") for m in study.find(setting) if m.final] for label, setting in settings.items()
     }
@@ -87,9 +85,8 @@ def _draw_curves(axes: Any, found: Curves) -> None:
     for i, (label, curves) in enumerate(found.items()):
         for j, (tokens, losses) in enumerate(curves):
             axes.plot(tokens, losses, color=SERIES[i], linewidth=1.6, alpha=0.9, label=None if j else label)
-            settled += [loss for at, loss in zip(tokens, losses, strict=True) if at >= _SETTLED * longest] or losses[
-                -1:
-            ]
+            late = [loss for at, loss in zip(tokens, losses, strict=True) if at >= _SETTLED * longest]
+            settled += late or losses[-1:]
     room = 0.06 * (max(settled) - min(settled)) or 0.1
     axes.set_ylim(min(settled) - room, max(settled) + room)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))

@@ -23,12 +23,17 @@ class Series:
     settings: Mapping[str, Setting]
     """By column."""
     quantities: tuple[Quantity, ...] = _TWELVE
-    unpublished: str = NOT_IN_THE_PAPER
+    plotted: tuple[Quantity, ...] = ()
+    """Of these the paper has a figure without numbers."""
 
     @property
     def panel(self) -> str:
         """The model that it is about: one picture each."""
         return self.label.partition("-")[0]
+
+    def unpublished(self, quantity: Quantity) -> str:
+        """Why the paper has no number."""
+        return PLOTTED if quantity in self.plotted else NOT_IN_THE_PAPER
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Sweep:
             Row(
                 (series.label, quantity.title),
                 tuple(
-                    sides.cell(setting, quantity, self.sources, series.unpublished)
+                    sides.cell(setting, quantity, self.sources, series.unpublished(quantity))
                     for setting in series.settings.values()
                 ),
             )
@@ -110,7 +115,7 @@ WHEN = Sweep(
             f"{setting.model}-{setting.checkpoint}, {setting.removed} of 24 removed",
             {gap: replace(setting, gap=gap) for gap in GAPS},
             _TWELVE if setting.removed == 12 else _EIGHT,
-            PLOTTED,
+            _TWELVE if setting.removed == 12 else (EIGHT_DROP,),
         )
         for setting in (
             main_v2("300M"),
@@ -132,7 +137,7 @@ HOW_MUCH = Sweep(
             f"{model}-{checkpoint}",
             {f"{n} of 24": compressed(model, checkpoint, "input", n) for n in (4, 8, 12)},
             _EIGHT,
-            PLOTTED,
+            (EIGHT_DROP, PERPLEXITY_RATIO),
         )
         for model, checkpoints in (("300M", ("40B", "80B", "160B", "320B")), ("1.1B", ("40B", "80B", "160B")))
         for checkpoint in checkpoints
@@ -150,7 +155,7 @@ LAMBDA = Sweep(
         Series(
             f"{model}-160B",
             {f"λ = {weight:g}": replace(main_v2(model, "vanilla"), weight=weight) for weight in (1.0, 2.0, 4.0, 8.0)},
-            unpublished=PLOTTED if model == "1.1B" else NOT_IN_THE_PAPER,
+            plotted=_TWELVE if model == "1.1B" else (),
         )
         for model in HALF
     ),
@@ -169,7 +174,7 @@ NO_LM = Sweep(
                 f"{word} LM loss": replace(main_v2(model, method), lm_weight=weight)
                 for word, weight in (("with", 1.0), ("without", 0.0))
             },
-            unpublished=PLOTTED if model == "1.1B" else NOT_IN_THE_PAPER,
+            plotted=_TWELVE if model == "1.1B" else (),
         )
         for model in HALF
         for method in ("minilm", "homotopic")
@@ -191,7 +196,7 @@ FROM_SCRATCH = Sweep(
                 "compressed @ 20B": main_v2(model),
                 "half @ 20B": base(half, "20B"),
             },
-            unpublished=PLOTTED,
+            plotted=_TWELVE,
         )
         for model, half in HALF.items()
     ),
