@@ -70,7 +70,7 @@ def arrange(runs: Sequence[RunRecord]) -> Study:
         except OutsideThePapersError as error:
             outside.append((run, str(error)))
             continue
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, ValueError):
             outside.append((run, "its records lack what newer ones hold, or are damaged"))
             continue
         if any(_same(run, m.run) for m in placed.get(found[0].setting, ()) if m.final):
@@ -90,6 +90,9 @@ def identify(run: RunRecord) -> Setting:
     labels = _labels(run)
     model = _one_of(labels, "model", (*HALF, *HALF.values()))
     checkpoint = _one_of(labels, "checkpoint", CHECKPOINTS)
+    sizes = (run.result.get("parameters"), run.result.get("tokens"), run.run["shape"]["hidden_size"])
+    if not all(isinstance(size, int) for size in sizes):
+        raise OutsideThePapersError("its records do not say how large it is")
     config, removed = run.run["config"], len(run.run.get("removed_layers") or ())
     if not removed:
         if run.run.get("load_from") or _distils(config):
@@ -99,14 +102,13 @@ def identify(run: RunRecord) -> Setting:
     if removed * DEPTH % depth:
         raise OutsideThePapersError(f"{removed} of {depth} layers removed, which is no number of {DEPTH}")
     pruning = config["pruning"]
-    gap = "0" if pruning.get("pruning_gap_tokens", "0") == "0" else _one_of(labels, "gap", GAPS)
     method, weight, lm_weight = _method(config)
     return Setting(
         model=model,
         checkpoint=checkpoint,
         layout=pruning["pruning_layout"],
         removed=removed * DEPTH // depth,
-        gap=gap,
+        gap=_gap(labels, pruning.get("pruning_gap_tokens", "0")),
         method=method,
         weight=weight,
         lm_weight=lm_weight,
@@ -138,6 +140,15 @@ def _one_of(labels: Mapping[str, str], key: str, allowed: Sequence[str]) -> str:
         said = f"label {key}={labels[key]}" if key in labels else f"no label {key}"
         raise OutsideThePapersError(f"{said}; the papers have {', '.join(allowed)}")
     return labels[key]
+
+
+def _gap(labels: Mapping[str, str], tokens: str) -> str:
+    """The label, which must not speak against the flag."""
+    at_once = tokens == "0"
+    gap = "0" if at_once and "gap" not in labels else _one_of(labels, "gap", GAPS)
+    if at_once != (gap == "0"):
+        raise OutsideThePapersError(f"label gap={gap} speaks against --pruning-gap-tokens {tokens}")
+    return gap
 
 
 def _distils(config: Mapping[str, Any]) -> bool:

@@ -154,12 +154,11 @@ def _cell(cell: Cell) -> str:
 def _figure(report: PapersReport, name: str) -> Iterator[str]:
     if name not in report.figures:
         return
-    if name in _CURVES:
-        yield f"<h3>{_CURVES[name]}</h3>"
     if report.figures[name]:
-        yield f"<figure>{report.figures[name]}</figure>"
-    else:
-        yield "<p class=caption>Not run.</p>"
+        caption = _CURVES.get(name, "Perplexity over that of the model before compression; hollow: published")
+        yield f"<figure>{report.figures[name]}<figcaption>{caption}</figcaption></figure>"
+    elif name in _CURVES:
+        yield f"<p class=caption>{_CURVES[name]}: not run.</p>"
 
 
 def _runs(report: PapersReport) -> Iterator[str]:

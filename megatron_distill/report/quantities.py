@@ -104,7 +104,7 @@ def estimate(study: Study, setting: Setting, quantity: Quantity) -> Estimate:
 
 def _perplexity(measurement: Measurement, study: Study) -> float:
     if measurement.perplexity is None:
-        raise MissingError("not validated here")
+        raise MissingError("not a finite number" if measurement.final else "not validated here")
     return measurement.perplexity
 
 
@@ -195,9 +195,9 @@ AVERAGE_13 = _score("paper13", "average of 13")
 EIGHT = _score("eight", "average of 8")
 EIGHT_DROP = Quantity("eight_drop", "change of the average of 8, %", _eight_drop, better=1)
 PAPER_FLOPS = Quantity("paper_flops", "FLOPs as the papers count", partial(_recorded, "paper_flops"), 3, 0, True)
-FLOPS_RATIO = Quantity("flops_ratio", "over teacher-free", partial(_over_teacher_free, PAPER_FLOPS), 2, 0)
+FLOPS_RATIO = Quantity("flops_ratio", "FLOPs over teacher-free", partial(_over_teacher_free, PAPER_FLOPS), 2, 0)
 HOURS = Quantity("hours", "hours", _hours, 3, 0, True)
-HOURS_RATIO = Quantity("hours_ratio", "over teacher-free", partial(_over_teacher_free, HOURS), 2, 0)
+HOURS_RATIO = Quantity("hours_ratio", "hours over teacher-free", partial(_over_teacher_free, HOURS), 2, 0)
 ACCELERATORS = Quantity("accelerators", "accelerators", _accelerators, 0, 0)
 ACCELERATOR_HOURS = Quantity("accelerator_hours", "accelerator-hours", _accelerator_hours, 3, 0, True)
 FLOPS = Quantity("flops", "true FLOPs", partial(_recorded, "flops"), 3, 0, True)

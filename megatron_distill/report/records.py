@@ -33,6 +33,7 @@ class RunRecord:
     def series(self, kind: str) -> tuple[list[int], list[float]]:
         """(tokens, loss in nats a token) of the rows of a kind: train or valid."""
         rows = [r for r in self.rows if r["kind"] == kind and isinstance(r.get("loss"), float)]
+        rows = [r for r in rows if isinstance(r.get("consumed_tokens"), int)]
         return [r["consumed_tokens"] for r in rows], [r["loss"] for r in rows]
 
 
@@ -80,9 +81,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(row, dict) and "kind" in row:
+            rows.append(row)
     return rows
 
 

@@ -10,6 +10,7 @@ from megatron_distill.config.model import ModelConfig
 
 from .drawing import short
 from .experiments import Measurement, Study
+from .records import RunRecord
 from .setting import HALF
 
 _ENOUGH = 0.9
@@ -26,10 +27,10 @@ class StandIn:
     """Fewest and most of the runs."""
     paper_parameters: int
     """Of the whole model; compressed ones have fewer in both."""
-    tokens: int
+    tokens: tuple[int, int]
     paper_tokens: float
-    shape: str
-    data: str
+    shapes: tuple[str, ...]
+    texts: tuple[str, ...]
     devices: tuple[str, ...]
     runs: int
 
@@ -37,7 +38,12 @@ class StandIn:
     def is_smaller(self) -> bool:
         """Whether this is less than what its name says."""
         parameters = self.parameters[1] < _ENOUGH * self.paper_parameters
-        return self.tokens < _ENOUGH * self.paper_tokens or (parameters and "compressed" not in self.name)
+        return self.tokens[0] < _ENOUGH * self.paper_tokens or (parameters and "compressed" not in self.name)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether unequal models, texts or budgets share the name."""
+        return len(self.shapes) > 1 or len(self.texts) > 1 or self.tokens[0] != self.tokens[1]
 
 
 def stand_ins(study: Study) -> list[StandIn]:
@@ -52,35 +58,35 @@ def stand_ins(study: Study) -> list[StandIn]:
 
 def sentence(found: Sequence[StandIn]) -> str:
     """What a reader must know before all numbers; empty if the papers' own sizes ran."""
+    mixed = [s.name for s in found if s.is_mixed]
+    warning = f" Unequal runs share the name {mixed[0]}: give them to reports of their own." if mixed else ""
     smaller = [s for s in found if s.is_smaller]
     if not smaller:
-        return ""
+        return warning.strip()
     first = max(smaller, key=lambda s: (s.name.split()[0] in HALF, s.paper_parameters, s.paper_tokens))
     name = first.name.partition(" ")[0]
     return (
         f"These are small runs that stand for big ones. What is called {name} here has {first.parameters[1]:,} "
-        f"parameters and not {first.paper_parameters:,}; {first.name.partition(' ')[2]} means {first.tokens:,} tokens. "
+        f"parameters and not {first.paper_parameters:,}; {first.name.partition(' ')[2]} means {first.tokens[1]:,} "
+        "tokens. "
         "Perplexities are of other text with another tokenizer: compare the ratio to the model before, signs and "
-        "order, not absolute values."
+        f"order, not absolute values.{warning}"
     )
 
 
 def _stand_in(name: str, measurements: Sequence[Measurement]) -> StandIn:
     runs = [m.run for m in measurements]
-    setting, shape, data = measurements[0].setting, runs[0].run["shape"], runs[0].run["config"]["data"]
-    parameters = [run.result["parameters"] for run in runs]
-    corpora = data["data_path"] or ()
-    corpora = [corpora] if isinstance(corpora, str) else corpora
+    setting = measurements[0].setting
+    parameters, tokens = ([run.result[key] for run in runs] for key in ("parameters", "tokens"))
     budget = _COMPRESSION_TOKENS if setting.layout else float(setting.checkpoint.removesuffix("B")) * 1e9
     return StandIn(
         name=name,
         parameters=(min(parameters), max(parameters)),
         paper_parameters=ModelConfig(model=f"palm-{setting.model.lower()}-paper").shape().num_parameters(),
-        tokens=max(run.result["tokens"] for run in runs),
+        tokens=(min(tokens), max(tokens)),
         paper_tokens=budget,
-        shape=f"{shape['num_layers']} layers × {shape['hidden_size']}",
-        data=f"{', '.join(Path(path).name for path in corpora)}, {shape['vocab_size']:,} token types, "
-        f"windows of {data['seq_length']:,}",
+        shapes=tuple(sorted({_shape(run) for run in runs})),
+        texts=tuple(sorted({_text(run) for run in runs})),
         devices=tuple(sorted({str(run.run.get("device", "unknown")) for run in runs})),
         runs=len(runs),
     )
@@ -95,15 +101,28 @@ def rows(found: Sequence[StandIn]) -> list[tuple[str, ...]]:
             s.name,
             "–".join(f"{n:,}" for n in dict.fromkeys(s.parameters)),
             "about half" if "compressed" in s.name else f"{s.paper_parameters:,}",
-            f"{s.tokens:,}",
+            "–".join(f"{n:,}" for n in dict.fromkeys(s.tokens)),
             short(s.paper_tokens),
-            s.shape,
-            s.data,
+            "; ".join(s.shapes),
+            "; ".join(s.texts),
             ", ".join(s.devices),
             str(s.runs),
         )
         for s in found
     ]
+
+
+def _shape(run: RunRecord) -> str:
+    shape = run.run["shape"]
+    return f"{shape['num_layers']} layers × {shape['hidden_size']}"
+
+
+def _text(run: RunRecord) -> str:
+    data = run.run["config"].get("data", {})
+    corpora = data.get("data_path") or ()
+    names = [Path(path).name for path in ([corpora] if isinstance(corpora, str) else corpora)]
+    vocabulary, window = run.run["shape"].get("vocab_size"), data.get("seq_length")
+    return f"{', '.join(names)}, {vocabulary or 0:,} token types, windows of {window or 0:,}"
 
 
 def _size(name: str) -> float:

@@ -109,11 +109,11 @@ WHEN = Sweep(
     "when",
     "All at once or one by one",
     "v2, Figure 2 and v1, Figure 1",
-    "Tokens between one removal and the next. A gap of 0 is what the tables print; the rest is only plotted.",
+    "Tokens between one removal and the next. At once is what the tables print; the rest is only plotted.",
     tuple(
         Series(
             f"{setting.model}-{setting.checkpoint}, {setting.removed} of 24 removed",
-            {gap: replace(setting, gap=gap) for gap in GAPS},
+            {"at once" if gap == "0" else f"{gap} apart": replace(setting, gap=gap) for gap in GAPS},
             _TWELVE if setting.removed == 12 else _EIGHT,
             _TWELVE if setting.removed == 12 else (EIGHT_DROP,),
         )

@@ -33,7 +33,7 @@ def test_losses_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
 
 def test_a_line_that_a_crash_cut_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"kind": "train"}\n{"kind": "tr\n{"kind": "valid"}\n{"ki')
+    path.write_text('{"kind": "train"}\n{"kind": "tr\n{"kind": "valid"}\n[1]\n{"loss": 2.0}\n{"ki')
     assert read_rows(path) == [{"kind": "train"}, {"kind": "valid"}]
 
 

@@ -42,6 +42,17 @@ def test_runs_of_the_papers_sizes_are_no_stand_ins(tmp_path: Path) -> None:
     assert sentence(stand_ins(arrange(find_runs([tmp_path])[0]))) == ""
 
 
+def test_unequal_runs_of_one_name_are_said(tmp_path: Path) -> None:
+    label = ["model=180M", "checkpoint=20B"]
+    for seed in (1, 2):
+        write_experiment(tmp_path / str(seed), perplexity=60.0, label=label, seed=seed)
+    assert "Unequal" not in sentence(stand_ins(arrange(find_runs([tmp_path])[0])))
+    write_experiment(tmp_path / "3", perplexity=50.0, label=label, seed=3, tokens=90_000)
+    found = stand_ins(arrange(find_runs([tmp_path])[0]))
+    assert "Unequal runs share the name 180M pretrained on 20B tokens" in sentence(found)
+    assert rows(found)[1][3] == "50,000–90,000"
+
+
 def test_fewer_tokens_alone_make_a_stand_in(tmp_path: Path) -> None:
     sizes = {"parameters": 303_141_888, "tokens": 20_000_000_000}
     write_experiment(tmp_path / "base", perplexity=16.2, label=["model=300M", "checkpoint=160B"], **sizes)
