@@ -1,4 +1,4 @@
-"""The papers' figures: perplexity over that of the model before, and learning curves."""
+"""The papers' figures: perplexity over that of the model before, means over tasks, and learning curves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from .drawing import PAPER, SERIES, as_svg, dress, legend, short, title
 from .experiments import Study
-from .quantities import PERPLEXITY_RATIO
+from .quantities import PERPLEXITY_RATIO, Quantity
 from .setting import HALF, METHOD_NAMES, Setting, base, main_v2
 from .sweeps import Series, Sweep
 from .table import Cell, Sides
@@ -21,14 +21,16 @@ _SETTLED = 0.06
 
 
 def sweep_figure(sides: Sides, sweep: Sweep) -> str:
-    """An SVG a model: ours with standard deviations, published values hollow; empty if there is neither."""
-    panels: dict[str, list[tuple[Series, list[Cell]]]] = {}
+    """SVGs for each model, of perplexities and of the mean over tasks that the sweep's tables have: ours with standard
+    deviations, published values hollow; empty if there is neither."""
+    panels: dict[tuple[str, Quantity], list[tuple[Series, list[Cell]]]] = {}
     for series in sweep.series:
-        cells = [sides.cell(setting, PERPLEXITY_RATIO, sweep.sources) for setting in series.settings.values()]
-        if any(cell.ours for cell in cells) or sum(bool(cell.published) for cell in cells) >= _WORTH_A_CURVE:
-            panels.setdefault(series.panel, []).append((series, cells))
+        for quantity in (PERPLEXITY_RATIO, series.quantities[0]):
+            cells = [sides.cell(setting, quantity, sweep.sources) for setting in series.settings.values()]
+            if any(cell.ours for cell in cells) or sum(bool(cell.published) for cell in cells) >= _WORTH_A_CURVE:
+                panels.setdefault((series.panel, quantity), []).append((series, cells))
     drawn = []
-    for model, curves in panels.items():
+    for (model, quantity), curves in panels.items():
         figure, axes = _panel()
         for i, (series, cells) in enumerate(curves):
             shift = 0.12 * (i - (len(curves) - 1) / 2)
@@ -38,7 +40,7 @@ def sweep_figure(sides: Sides, sweep: Sweep) -> str:
         axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 6 else 0)
         axes.set_xlim(-0.5, len(sweep.columns) - 0.5)
         axes.margins(y=0.15)
-        _finish(axes, model, "perplexity over that before")
+        _finish(axes, model, quantity.title)
         drawn.append(as_svg(figure))
     return "".join(drawn)
 

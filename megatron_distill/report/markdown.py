@@ -26,7 +26,8 @@ def _lines(report: PapersReport) -> Iterator[str]:
     yield "Published figures: arXiv:2305.14864, versions 1 and 2.\n"
     if text := sentence(report.stand_ins):
         yield f"**{text}**\n"
-    yield from _grid(rows(report.stand_ins))
+    if report.stand_ins:
+        yield from _grid(rows(report.stand_ins))
     yield "\n## What the papers say, and what these runs say\n"
     for finding in report.findings:
         yield from _finding(finding)

@@ -56,7 +56,8 @@ def _body(report: PapersReport) -> Iterator[str]:
     yield "</header>"
     links = [("claims", "Claims"), *((anchor, name) for anchor, name, _ in SECTIONS), ("runs", "Runs")]
     yield "<nav>" + "".join(f"<a href='#{anchor}'>{name}</a>" for anchor, name in links) + "</nav>"
-    yield f"<div class=wide>{_grid(rows(report.stand_ins), 'plain')}</div>"
+    if report.stand_ins:
+        yield f"<div class=wide>{_grid(rows(report.stand_ins))}</div>"
     yield from _findings(report.findings)
     yield _NOTATION
     tables = {table.name: table for table in report.tables}
@@ -124,8 +125,8 @@ def _why_empty(cells: Sequence[Cell]) -> str:
     """One remark in place of rows that have no number at all."""
     if any(cell.ours or cell.published for cell in cells):
         return ""
-    reasons = dict.fromkeys([cell.missing for cell in cells] + [cell.unpublished for cell in cells])
-    return f" <i class=missing>{html.escape('; '.join(reasons))}</i>"
+    reasons = ", ".join(dict.fromkeys(cell.missing for cell in cells))
+    return f" <i class=missing>{html.escape(reasons)}, and no number is published</i>"
 
 
 def _heads(columns: Sequence[str]) -> str:
@@ -155,7 +156,7 @@ def _figure(report: PapersReport, name: str) -> Iterator[str]:
     if name not in report.figures:
         return
     if report.figures[name]:
-        caption = _CURVES.get(name, "Perplexity over that of the model before compression; hollow: published")
+        caption = _CURVES.get(name, "Filled: ours, with standard deviations; hollow: published.")
         yield f"<figure>{report.figures[name]}<figcaption>{caption}</figcaption></figure>"
     elif name in _CURVES:
         yield f"<p class=caption>{_CURVES[name]}: not run.</p>"
@@ -192,7 +193,7 @@ def _runs(report: PapersReport) -> Iterator[str]:
     yield f"<footer>{html.escape(made)}</footer>"
 
 
-def _grid(lines: Sequence[Sequence[str]], kind: str = "plain") -> str:
+def _grid(lines: Sequence[Sequence[str]]) -> str:
     head = _heads(lines[0])
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines[1:])
-    return f"<table class={kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table class=plain><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -58,6 +58,8 @@ def stand_ins(study: Study) -> list[StandIn]:
 
 def sentence(found: Sequence[StandIn]) -> str:
     """What a reader must know before all numbers; empty if the papers' own sizes ran."""
+    if not found:
+        return "No run says which of the papers' experiments it stands for: give runs a --label (docs/report.md)."
     mixed = [s.name for s in found if s.is_mixed]
     warning = f" Unequal runs share the name {mixed[0]}: give them to reports of their own." if mixed else ""
     smaller = [s for s in found if s.is_smaller]

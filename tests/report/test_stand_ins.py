@@ -53,6 +53,10 @@ def test_unequal_runs_of_one_name_are_said(tmp_path: Path) -> None:
     assert rows(found)[1][3] == "50,000–90,000"
 
 
+def test_no_labels_at_all_is_said() -> None:
+    assert "give runs a --label" in sentence([])
+
+
 def test_fewer_tokens_alone_make_a_stand_in(tmp_path: Path) -> None:
     sizes = {"parameters": 303_141_888, "tokens": 20_000_000_000}
     write_experiment(tmp_path / "base", perplexity=16.2, label=["model=300M", "checkpoint=160B"], **sizes)
