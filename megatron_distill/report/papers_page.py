@@ -137,7 +137,7 @@ def _cell(cell: Cell) -> str:
     quantity = cell.quantity
     ours = f"<span class=missing>{html.escape(cell.missing)}</span>"
     if cell.ours:
-        runs = html.escape(", ".join(run.name for run in cell.ours.runs), quote=True)
+        runs = html.escape("\n".join(map(str, cell.ours.runs)), quote=True)
         ours = f"<span class=ours title='{runs}'>{quantity.text(cell.ours.mean)}</span>"
         if cell.ours.std is not None:
             ours += f"<span class=std>{quantity.spread(cell.ours.std)} ({len(cell.ours.values)})</span>"

@@ -70,9 +70,8 @@ def sentence(found: Sequence[StandIn]) -> str:
     return (
         f"These are small runs that stand for big ones. What is called {name} here has {first.parameters[1]:,} "
         f"parameters and not {first.paper_parameters:,}; {first.name.partition(' ')[2]} means {first.tokens[1]:,} "
-        "tokens. "
-        "Perplexities are of other text with another tokenizer: compare the ratio to the model before, signs and "
-        f"order, not absolute values.{warning}"
+        "tokens. Perplexities are of other text with another tokenizer: compare the ratio to the model before, signs "
+        f"and order, not absolute values.{warning}"
     )
 
 
