@@ -1,6 +1,10 @@
-"""Lay a base model, its compressed form and a same-size model from scratch side by side.
+"""The papers' tables and figures from our runs, with the published values beside them.
 
+python tools/report.py RUNS... --output DIR       RUNS: run folders, or folders that hold them
 python tools/report.py --base RUN --compressed RUN --scratch RUN --output DIR
+
+The first writes report.html, report.md and report.csv; docs/report.md says how runs are matched to the papers' cells.
+The second lays a base model, its compressed form and a same-size model from scratch side by side.
 """
 
 from __future__ import annotations
@@ -9,26 +13,54 @@ import argparse
 import sys
 from pathlib import Path
 
-from megatron_distill.report.records import read_run
+from megatron_distill.config.error import ConfigError
+from megatron_distill.report.markdown import write_markdown
+from megatron_distill.report.papers import build_report
+from megatron_distill.report.papers_csv import write_csv
+from megatron_distill.report.papers_page import write_papers_page
+from megatron_distill.report.records import find_runs, read_run
 from megatron_distill.report.summary import write_summary
 
 ROLES = ("base", "compressed", "scratch")
 
 
 def main() -> int:
-    """Write summary.json, loss_curves.png and report.html, print the table; returns the exit code."""
+    """Write the report and say where it is; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="*", help="run folders, or folders that are searched for them")
     for role in ROLES:
-        parser.add_argument(f"--{role}", type=Path, required=True, help=f"run folder of the {role} model")
+        parser.add_argument(f"--{role}", type=Path, help=f"run folder of the {role} model")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     arguments = vars(parser.parse_args())
+    given = {role: arguments[role] for role in ROLES if arguments[role]}
     try:
-        text = write_summary(arguments["output"], {role: read_run(arguments[role]) for role in ROLES})
+        if bool(arguments["runs"]) == bool(given) or (given and len(given) < len(ROLES)):
+            raise ConfigError("give either folders of runs, or all of --base, --compressed and --scratch")
+        say = compare_three(given, arguments["output"]) if given else rebuild(arguments["runs"], arguments["output"])
     except (ValueError, OSError) as error:
         print(f"report.py: {error}", file=sys.stderr)
         return 2
-    print(f"\n{text}\n\nreport: {arguments['output'] / 'report.html'}")
+    print(say)
     return 0
+
+
+def compare_three(given: dict[str, Path], output: Path) -> str:
+    """Base, compressed and from scratch; what to print."""
+    text = write_summary(output, {role: read_run(folder) for role, folder in given.items()})
+    return f"\n{text}\n\nreport: {output / 'report.html'}"
+
+
+def rebuild(folders: list[Path], output: Path) -> str:
+    """All of the papers; what to print."""
+    report = build_report(*find_runs(folders))
+    output.mkdir(parents=True, exist_ok=True)
+    write_papers_page(output / "report.html", report)
+    write_markdown(output / "report.md", report)
+    write_csv(output / "report.csv", report.tables)
+    verdicts = [f"{finding.verdict}: {finding.claim}" for finding in report.findings if finding.checks]
+    left_out = [f"left out: {reason}" for reason in report.left_out]
+    counts = f"{len(report.runs)} runs in the tables, {len(report.others)} others"
+    return "\n".join([*left_out, *verdicts, counts, f"report: {output / 'report.html'}"])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from megatron_distill.report.curves import _figure, _short, curves_svg, draw_curves
+from megatron_distill.report.curves import _figure, curves_svg, draw_curves
+from megatron_distill.report.drawing import short
 from megatron_distill.report.records import RunRecord, read_run
 from tests.support.records import NUMBERS, write_run
 
@@ -52,6 +53,6 @@ def drawn(svg: str) -> str:
     return svg[: svg.index("<metadata")] + svg[svg.index("</metadata") :]
 
 
-@pytest.mark.parametrize(("value", "short"), [(0, "0"), (999, "999"), (1000, "1K"), (1_500_000, "1.5M"), (20e9, "20B")])
-def test_token_counts_are_short(value: float, short: str) -> None:
-    assert _short(value) == short
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), (999, "999"), (1000, "1K"), (1_500_000, "1.5M"), (20e9, "20B")])
+def test_token_counts_are_short(value: float, text: str) -> None:
+    assert short(value) == text

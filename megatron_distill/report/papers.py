@@ -1,0 +1,65 @@
+"""The papers' tables and figures rebuilt from runs: everything that the page, the Markdown and the CSV say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .experiments import Study, arrange
+from .figures import learning_curves, sweep_figure
+from .findings import Finding, all_findings
+from .published import load_published
+from .records import RunRecord
+from .stand_ins import StandIn, stand_ins
+from .sweeps import METHODS_V2, SWEEPS
+from .table import Sides, Table
+from .tables import all_tables
+
+
+@dataclass(frozen=True)
+class PapersReport:
+    """What there is to say."""
+
+    study: Study
+    tables: tuple[Table, ...]
+    findings: tuple[Finding, ...]
+    figures: Mapping[str, str]
+    """SVG by name: of sweeps, `methods`, `curves_methods`, `curves_scratch`; empty text where nothing ran."""
+    stand_ins: tuple[StandIn, ...]
+    others: tuple[tuple[RunRecord, str], ...]
+    """Runs that are in no table, and why."""
+    left_out: tuple[str, ...]
+    """Runs that could not be read, a sentence each."""
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """Those in the tables, in the order of their folders."""
+        used = set().union(*(table.runs for table in self.tables))
+        found = {m.run.folder: m.run for measured in self.study.measured.values() for m in measured}
+        return [found[folder] for folder in sorted(used)]
+
+
+def build_report(runs: Sequence[RunRecord], left_out: Sequence[str] = ()) -> PapersReport:
+    """Match runs to the papers' cells and draw everything."""
+    study = arrange(runs)
+    sides = Sides(study, load_published())
+    tables = tuple(all_tables(sides))
+    figures = {sweep.name: sweep_figure(sides, sweep) for sweep in (METHODS_V2, *SWEEPS)}
+    figures["curves_methods"] = learning_curves(study, scratch=False)
+    figures["curves_scratch"] = learning_curves(study, scratch=True)
+    return PapersReport(
+        study=study,
+        tables=tables,
+        findings=tuple(all_findings(sides)),
+        figures=figures,
+        stand_ins=tuple(stand_ins(study)),
+        others=(*study.outside, *_unused(study, tables)),
+        left_out=tuple(left_out),
+    )
+
+
+def _unused(study: Study, tables: Sequence[Table]) -> list[tuple[RunRecord, str]]:
+    used: set[Path] = set().union(*(table.runs for table in tables))
+    placed = {m.run.folder: m.run for measured in study.measured.values() for m in measured}
+    return [(run, "in no table of the papers") for folder, run in sorted(placed.items()) if folder not in used]
