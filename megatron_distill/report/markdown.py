@@ -53,8 +53,8 @@ def other_rows(report: PapersReport) -> list[tuple[str, ...]]:
 
 
 def _finding(finding: Finding) -> Iterator[str]:
-    yield f"* **{finding.verdict}**: {finding.claim} ({finding.source}; {len(finding.checks)} of {finding.possible} "
-    yield "  comparisons run)"
+    compared = f"{len(finding.checks)} of {finding.possible} comparisons run"
+    yield f"* **{finding.verdict}**: {finding.claim} ({finding.source}; {compared})"
     yield from (f"  * {check.text}: {check.verdict}" for check in finding.checks)
 
 
