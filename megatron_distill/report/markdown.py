@@ -29,6 +29,7 @@ def _lines(report: PapersReport) -> Iterator[str]:
     if report.stand_ins:
         yield from _grid(rows(report.stand_ins))
     yield "\n## What the papers say, and what these runs say\n"
+    yield f"Perplexities, or perplexities over that before; lower is better. {report.spread}\n"
     for finding in report.findings:
         yield from _finding(finding)
     yield f"\n{NOTATION}\n"
