@@ -177,9 +177,10 @@ def _same(one: RunRecord, other: RunRecord) -> bool:
 
 
 def _preferred(found: Sequence[Measurement]) -> tuple[Measurement, ...]:
-    """Runs that were made for a setting, else checkpoints of longer ones; in the order of their seeds."""
-    final = [m for m in found if m.final]
-    return tuple(sorted(final or found, key=lambda m: (seed_of(m.run) or 0, str(m.run.folder))))
+    """Runs that were made for a setting, else checkpoints of the longest ones; in the order of their seeds."""
+    longest = max(m.run.result["tokens"] for m in found)
+    best = [m for m in found if m.final] or [m for m in found if m.run.result["tokens"] == longest]
+    return tuple(sorted(best, key=lambda m: (seed_of(m.run) or 0, str(m.run.folder))))
 
 
 def _measure(run: RunRecord, setting: Setting) -> Iterator[Measurement]:

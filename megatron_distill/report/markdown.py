@@ -29,6 +29,7 @@ def _lines(report: PapersReport) -> Iterator[str]:
     if report.stand_ins:
         yield from _grid(rows(report.stand_ins))
     yield "\n## What the papers say, and what these runs say\n"
+    yield f"Perplexities, or perplexities over that before; lower is better. {report.spread}\n"
     for finding in report.findings:
         yield from _finding(finding)
     yield f"\n{NOTATION}\n"
@@ -53,8 +54,8 @@ def other_rows(report: PapersReport) -> list[tuple[str, ...]]:
 
 
 def _finding(finding: Finding) -> Iterator[str]:
-    yield f"* **{finding.verdict}**: {finding.claim} ({finding.source}; {len(finding.checks)} of {finding.possible} "
-    yield "  comparisons run)"
+    compared = f"{len(finding.checks)} of {finding.possible} comparisons run"
+    yield f"* **{finding.verdict}**: {finding.claim} ({finding.source}; {compared})"
     yield from (f"  * {check.text}: {check.verdict}" for check in finding.checks)
 
 

@@ -33,6 +33,14 @@ class PapersReport:
     """Runs that could not be read, a sentence each."""
 
     @property
+    def spread(self) -> str:
+        """How far seeds lie apart, which decides what counts as a difference."""
+        typical = self.study.typical_spread
+        if typical is None:
+            return "No setting was run with several seeds: any difference counts, however small."
+        return f"Seeds of one setting typically spread by {100 * typical:.2g} % of their perplexity."
+
+    @property
     def runs(self) -> list[RunRecord]:
         """Those in the tables, in the order of their folders."""
         used = set().union(*(table.runs for table in self.tables))

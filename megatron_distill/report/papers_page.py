@@ -58,7 +58,7 @@ def _body(report: PapersReport) -> Iterator[str]:
     yield "<nav>" + "".join(f"<a href='#{anchor}'>{name}</a>" for anchor, name in links) + "</nav>"
     if report.stand_ins:
         yield f"<div class=wide>{_grid(rows(report.stand_ins))}</div>"
-    yield from _findings(report.findings)
+    yield from _findings(report.findings, report.spread)
     yield _NOTATION
     tables = {table.name: table for table in report.tables}
     for anchor, name, parts in SECTIONS:
@@ -80,7 +80,7 @@ that says nothing (perplexities of other texts, costs of other machines). Amount
 In figures, filled points are ours and hollow ones published.</p></aside>"""
 
 
-def _findings(findings: Sequence[Finding]) -> Iterator[str]:
+def _findings(findings: Sequence[Finding], spread: str) -> Iterator[str]:
     counts = Counter(finding.verdict for finding in findings)
     pills = "".join(
         f"<span class='pill {kind}'>{verdict}: {counts[verdict]}</span> "
@@ -90,7 +90,7 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
     yield "<section id=claims><h2>What the papers say, and what these runs say</h2>"
     yield f"<p class=tally>{pills}</p>"
     yield "<p class=caption>Numbers are perplexities, or perplexities over that before; lower is better. ≈ is"
-    yield " a difference within the spread of the seeds.</p><div class=findings>"
+    yield f" a difference within the spread of the seeds. {spread}</p><div class=findings>"
     for finding in findings:
         kind = _CLASSES[finding.verdict]
         yield f"<article><span class='pill {kind}'>{finding.verdict}</span><h3>{html.escape(finding.claim)}</h3>"

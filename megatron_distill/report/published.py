@@ -7,6 +7,7 @@ tokens after pruning, on A100-80GB. v1's Table 4 says 300M and 1.1B: taken as th
 from __future__ import annotations
 
 import csv
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,6 +15,8 @@ from importlib.resources import files
 from .setting import Setting
 
 SOURCES = ("v1_table3", "v1_table4", "v1_table5", "v2_table3", "v2_table4", "v2_table5")
+MEAN_OF = "mean:"
+"""Begins the name of a quantity that is a mean over tasks, whose names follow with + between."""
 _KEYS = ("model", "checkpoint", "layout", "removed", "method")
 
 
@@ -45,14 +48,20 @@ def load_published() -> Published:
 
 
 def look_up(published: Published, setting: Setting, quantity: str, sources: Sequence[str]) -> Figure | None:
-    """A figure of the first source that has it. The perplexity over that of the model before (`perplexity_ratio`) is
-    not printed but divided here, both figures from one table."""
+    """A figure of the first source that has it. The perplexity over that of the model before (`perplexity_ratio`) and
+    means over chosen tasks are not printed but made here, of figures from one table."""
     for source in sources:
         if quantity == "perplexity_ratio":
             after, before = (published.get((source, s, "perplexity")) for s in (setting, setting.origin))
             if after is not None and before is not None:
                 ratio = after.value / before.value
                 return Figure(ratio, f"{ratio:.3f}", source)
+        elif quantity.startswith(MEAN_OF):
+            names = quantity.removeprefix(MEAN_OF).split("+")
+            scores = [published[source, setting, name].value for name in names if (source, setting, name) in published]
+            if len(scores) == len(names):
+                mean = statistics.fmean(scores)
+                return Figure(mean, f"{mean:.1f}", source)
         elif (source, setting, quantity) in published:
             return published[source, setting, quantity]
     return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from megatron_distill.evaluation.suites import AVERAGES, PAPER
 
 from .experiments import Measurement, Study, finite
+from .published import MEAN_OF
 from .setting import Setting
 
 
@@ -113,9 +114,15 @@ def _perplexity_ratio(measurement: Measurement, study: Study) -> float:
 
 
 def _percent(name: str, measurement: Measurement, study: Study) -> float:
-    if name not in measurement.scores:
+    if not measurement.scores:
         raise MissingError("not evaluated on tasks")
+    if name not in measurement.scores:
+        raise MissingError("not all tasks evaluated" if name in AVERAGES else "not evaluated")
     return 100 * measurement.scores[name]
+
+
+def _mean(names: Sequence[str], measurement: Measurement, study: Study) -> float:
+    return statistics.fmean(_percent(name, measurement, study) for name in names)
 
 
 def _eight_drop(measurement: Measurement, study: Study) -> float:
@@ -203,6 +210,12 @@ ACCELERATOR_HOURS = Quantity("accelerator_hours", "accelerator-hours", _accelera
 FLOPS = Quantity("flops", "true FLOPs", partial(_recorded, "flops"), 3, 0, True)
 TOKENS_PER_S = Quantity("tokens_per_s", "tokens/s", partial(_recorded, "tokens_per_s"), 3, 0, True)
 MFU = Quantity("mfu", "MFU", partial(_recorded, "mfu"), 3, 0)
+
+
+def mean_over(names: Sequence[str]) -> Quantity:
+    """The mean over some tasks, where not all of an average were evaluated; `published.py` takes the same mean."""
+    title = f"average of the {len(names)} evaluated"
+    return Quantity(f"{MEAN_OF}{'+'.join(names)}", title, partial(_mean, tuple(names)), digits=1, better=1)
 
 
 def tasks(average: str) -> Sequence[Quantity]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from megatron_distill.evaluation.suites import AVERAGES
+
 from .quantities import (
     ACCELERATOR_HOURS,
     ACCELERATORS,
@@ -19,6 +21,7 @@ from .quantities import (
     PERPLEXITY_RATIO,
     TOKENS_PER_S,
     Quantity,
+    mean_over,
     tasks,
 )
 from .setting import HALF, METHOD_NAMES, Setting, main_v1, main_v2
@@ -39,7 +42,8 @@ def all_tables(sides: Sides) -> list[Table]:
 
 def main_results_v2(sides: Sides) -> Table:
     """Twelve tasks, their mean, and perplexity."""
-    quantities = (PERPLEXITY, PERPLEXITY_RATIO, AVERAGE_12, *tasks("paper12"))
+    some = _evaluated(sides, main_v2, _V2_METHODS, "paper12")
+    quantities = (PERPLEXITY, PERPLEXITY_RATIO, AVERAGE_12, *some, *tasks("paper12"))
     caption = (
         "Half of the layers leave the model of 160B tokens (300M by max-gap, 1.1B by input); 20B tokens follow. "
         "Accuracies in percent, F1 for MRPC."
@@ -50,7 +54,8 @@ def main_results_v2(sides: Sides) -> Table:
 
 def main_results_v1(sides: Sides) -> Table:
     """Thirteen tasks, their mean, and perplexity."""
-    quantities = (PERPLEXITY, PERPLEXITY_RATIO, AVERAGE_13, *tasks("paper13"))
+    some = _evaluated(sides, main_v1, _V1_METHODS, "paper13")
+    quantities = (PERPLEXITY, PERPLEXITY_RATIO, AVERAGE_13, *some, *tasks("paper13"))
     caption = "Half of the layers leave from the input; 20B tokens follow. Accuracies in percent, F1 for MRPC."
     rows = _by_method(sides, main_v1, _V1_METHODS, quantities, "v1_table3", before=True)
     return _of_quantities("main_v1", "Thirteen tasks and perplexity", "v1, Table 3", caption, quantities, rows)
@@ -73,6 +78,17 @@ def costs_v1(sides: Sides) -> Table:
     quantities = (*_COSTS, *_OUR_COSTS)
     rows = _by_method(sides, main_v1, _V1_METHODS, quantities, "v1_table4")
     return _of_quantities("costs_v1", "Costs, first version", "v1, Table 4", caption, quantities, rows)
+
+
+def _evaluated(
+    sides: Sides, setting_of: Callable[[str, str], Setting], methods: Sequence[str], average: str
+) -> list[Quantity]:
+    """The mean over the tasks that all evaluated models of a table share, if these are some and not all."""
+    settings = {setting_of(model, method) for model in HALF for method in methods}
+    settings |= {setting.origin for setting in settings}
+    scored = [set(m.scores) for setting in settings for m in sides.study.find(setting) if m.scores]
+    shared = [name for name in AVERAGES[average] if scored and all(name in scores for scores in scored)]
+    return [mean_over(shared)] if 1 < len(shared) < len(AVERAGES[average]) else []
 
 
 def _by_method(

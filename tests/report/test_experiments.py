@@ -108,6 +108,14 @@ def test_a_run_made_for_a_checkpoint_goes_before_one_on_the_way(tmp_path: Path) 
     assert (measured.perplexity, measured.final) == (18.0, True)
 
 
+def test_of_two_runs_on_the_way_the_longer_counts(tmp_path: Path) -> None:
+    label = ["model=300M", "checkpoint=160B"]
+    write_experiment(tmp_path / "own", perplexity=18.0, label=label, tokens=25_000, valid={50: 26.5})
+    found = pretrained(tmp_path, valid={25: 25.0, 50: 20.0})
+    assert [m.perplexity for m in found[base("300M", "80B")]] == [25.0]
+    assert [m.perplexity for m in found[base("300M", "160B")]] == [18.0]
+
+
 def test_seeds_stand_together_and_the_newer_of_equal_ones_counts(tmp_path: Path) -> None:
     setting = {"label": STUDENT, "layout": "max-gap", "removed": 12}
     for seed, started, value in ((1, "2026-01-01", 30.0), (1, "2026-01-02", 31.0), (2, "2026-01-01", 33.0)):

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from megatron_distill.report.markdown import write_markdown
-from megatron_distill.report.papers import PapersReport
+from megatron_distill.report.papers import PapersReport, build_report
 from megatron_distill.report.papers_csv import COLUMNS, write_csv
 from megatron_distill.report.papers_page import SECTIONS, write_papers_page
+from megatron_distill.report.records import find_runs
 from tests.report.test_page import Reader
+from tests.support.records import write_experiment
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,13 @@ def test_stand_ins_are_said_first(seen: Reader) -> None:
         "303,515,648; pretrained on 320B tokens means 50,000 tokens."
     )
     assert text in seen.text and seen.text.index(text) < seen.text.index("What the papers say")
+
+
+def test_how_far_seeds_lie_apart_is_said(seen: Reader, markdown: list[str], tmp_path: Path) -> None:
+    said = "Seeds of one setting typically spread by 0.22 % of their perplexity."
+    assert said in seen.text and said in "\n".join(markdown)
+    write_experiment(tmp_path / "base", perplexity=16.0, label=["model=300M", "checkpoint=160B"])
+    assert "any difference counts" in build_report(find_runs([tmp_path])[0]).spread
 
 
 def test_folders_are_text(page: str, seen: Reader) -> None:

@@ -67,6 +67,8 @@ def test_ranks_of_a_teacher_count(tmp_path: Path) -> None:
         (main_v2("1.1B"), q.PERPLEXITY, "not run"),
         (compressed("1.1B", "160B", "alt-input", 12), q.PERPLEXITY, "does not fit 24 layers"),
         (main_v2("300M", "vanilla"), q.AVERAGE_12, "not evaluated on tasks"),
+        (main_v2("300M"), q.AVERAGE_13, "not all tasks evaluated"),
+        (main_v2("300M"), q.TASKS["cb"], "not evaluated"),
         (main_v2("300M"), q.MFU, "device's peak unknown"),
         (base("300M"), q.HOURS, "not recorded"),  # a checkpoint on the way
     ],

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from megatron_distill.report.papers import PapersReport
+from megatron_distill.report.papers import PapersReport, build_report
+from megatron_distill.report.records import find_runs
 from megatron_distill.report.table import Cell
+from tests.support.records import write_experiment
 
 TABLES = {
     "main_v2": (10, 15),
@@ -114,3 +118,20 @@ def test_runs_are_in_tables_or_named_with_a_reason(papers_report: PapersReport) 
     assert [(run.folder.name, why) for run, why in papers_report.others] == [("unlabelled <b>", "no --label")]
     damaged, going = papers_report.left_out
     assert "damaged/result.json cannot be read" in damaged and "going holds no finished run" in going
+
+
+def test_some_tasks_have_a_mean_on_both_sides(tmp_path: Path) -> None:
+    label = ["model=300M", "checkpoint=160B"]
+    scores = {100: {"piqa": 0.7, "sciq": 0.6, "blimp": 0.9}}
+    write_experiment(tmp_path / "base", perplexity=16.0, label=label, evaluations=scores)
+    scores = {100: {"piqa": 0.6, "sciq": 0.4, "cb": 0.5}}  # cb is not shared
+    student = {"label": label, "layout": "max-gap", "removed": 12}
+    write_experiment(tmp_path / "compressed", perplexity=23.0, evaluations=scores, **student)
+    write_experiment(tmp_path / "seed2", perplexity=23.0, seed=2, **student)  # not evaluated: takes nothing away
+    report = build_report(*find_runs([tmp_path]))
+    found = cell(report, "main_v2", "300M-160B", "teacher-free", "average of the 2 evaluated")
+    assert found.ours is not None and found.published is not None
+    assert found.ours.values == (pytest.approx(50),)
+    assert (found.published.text, found.published.value) == ("71.8", pytest.approx((66.8 + 76.7) / 2))
+    (first_version,) = [table for table in report.tables if table.name == "main_v1"]
+    assert len(first_version.columns) == 16  # of its models none was evaluated
