@@ -6,8 +6,8 @@
 #   SCALE=laptop bash examples/main/300m.sh                            a base of 10 M parameters, hours on 2 CPU cores
 #   bash examples/main/300m.sh --dry-run                               the commands, FLOPs, hours and disk
 #
-# Runs lie in OUT (RUNS/SCALE), and all scripts share them: finished ones are kept, a stopped one goes on where it was.
-# Each script ends with OUT/report/report.html. Without DATA, scales other than paper take text that Python carries.
+# Runs lie in OUT (RUNS/SCALE), and all scripts share them: finished ones are kept, a stopped one goes on where it was, and
+# what a run starts from is pretrained first if it is not there. Each script ends with OUT/report/report.html. Without DATA, scales other than paper take text that Python carries.
 #
 #   SEEDS="6199 6200"    that many runs of each compression      TASK_DATA=DIR   the tasks' items as files, not from the hub
 #   BASE=RUN             compress this one                       TASKS, LIMIT    which tasks, how many items of each
