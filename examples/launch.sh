@@ -15,7 +15,10 @@ GPUS=${GPUS:-$({ nvidia-smi -L 2> /dev/null || true; } | wc -l)}
 NODES=${NODES:-1}
 RANKS=$((NODES * (GPUS > 0 ? GPUS : 1)))
 declare -A PLANNED=()      # run -> the flags it is started with
+declare -A RUNNING=()      # process -> run
 NAMES=() TO_SCORE=()
+CORES=$(getconf _NPROCESSORS_ONLN)
+if ((GPUS > 0)) || [[ $SCALE == paper ]]; then JOBS=${JOBS:-1}; else JOBS=${JOBS:-$((CORES > 4 ? 4 : CORES))}; fi
 
 # DATA and TOKENIZER of a scale that works without any: text that every Python installation carries.
 library_data() {
@@ -41,8 +44,8 @@ else
   exit 2
 fi
 
-# train NAME FLAGS...: a run in $OUT/NAME, unless it is finished. Flags are checked in one process, which ends with one
-# sentence and exit code 2 if they are wrong, before many ranks start.
+# train NAME FLAGS...: a run in $OUT/NAME, unless it is finished; where there is no GPU, up to JOBS of them at once, each
+# with its output in $OUT/logs. ALONE=1 waits for the run, for others need it.
 train() {
   local name=$1 run=$OUT/$1
   shift
@@ -53,8 +56,22 @@ train() {
   [[ -z $DRY_RUN ]] || return 0
   if [[ -e $run/result.json && ${#FLAGS[@]} == 0 ]]; then
     echo "$run is finished"
-    return
+  elif ((JOBS == 1)) || [[ -n ${ALONE:-} ]]; then
+    start "$run" "$@"
+  else
+    settle $((JOBS - 1))
+    mkdir -p "$OUT/logs"
+    echo "$run: $OUT/logs/$name.log"
+    OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((CORES > JOBS ? CORES / JOBS : 1))} start "$run" "$@" > "$OUT/logs/$name.log" 2>&1 &
+    RUNNING[$!]=$name
   fi
+}
+
+# start RUN FLAGS...: the run, to its end. Flags are checked in one process, which ends with one sentence and exit code 2 if
+# they are wrong, before many ranks start.
+start() {
+  local run=$1
+  shift
   if ((RANKS == 1)); then
     python pretrain_distill.py "$@"
   else
@@ -66,6 +83,34 @@ train() {
     exit 143
   fi
 }
+
+# settle N: wait until at most N runs go on. The first that fails ends the script; the others save and stop.
+settle() {
+  local pid code
+  while ((${#RUNNING[@]} > $1)); do
+    for pid in "${!RUNNING[@]}"; do
+      if ! kill -0 "$pid" 2> /dev/null; then
+        code=0
+        wait "$pid" || code=$?
+        if ((code)); then
+          tail -n 3 "$OUT/logs/${RUNNING[$pid]}.log" >&2
+          unset "RUNNING[$pid]"
+          stop_all
+          exit "$code"
+        fi
+        unset "RUNNING[$pid]"
+      fi
+    done
+    sleep 0.2
+  done
+}
+
+stop_all() {
+  local pid
+  for pid in "${!RUNNING[@]}"; do pkill -TERM -P "$pid" || true; done
+  wait
+}
+trap 'stop_all; exit 143' INT TERM
 
 # What stands before `pretrain_distill.py`.
 launcher() {
@@ -110,6 +155,7 @@ finish() {
     for name in "${NAMES[@]}"; do echo "${PLANNED[$name]}"; done | python tools/cost.py --ranks "$RANKS" --device "$DEVICE"
     return
   fi
+  settle 0
   [[ ${NODE_RANK:-0} == 0 ]] || return 0
   local path
   if ((${#TASK_LIST[@]})); then

@@ -7,12 +7,18 @@
 #   bash examples/main/300m.sh --dry-run                               the commands, FLOPs, hours and disk
 #
 # Runs lie in OUT (RUNS/SCALE), and all scripts share them: finished ones are kept, a stopped one goes on where it was, and
-# what a run starts from is pretrained first if it is not there. Each script ends with OUT/report/report.html. Without DATA, scales other than paper take text that Python carries.
+# what a run starts from is pretrained first if it is not there. Each script ends with OUT/report/report.html. Without DATA,
+# scales other than paper take text that Python carries.
 #
 #   SEEDS="6199 6200"    that many runs of each compression      TASK_DATA=DIR   the tasks' items as files, not from the hub
 #   BASE=RUN             compress this one                       TASKS, LIMIT    which tasks, how many items of each
+#   JOBS=2               runs at once, without a GPU             REPORT=0        no page
 #   TEACHER=separate     a teacher on ranks of its own: TEACHER_TP, TEACHER_PP, TEACHER_DP; tools/plan.py says how many
 
+if ((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] < 44)); then
+  echo "bash $BASH_VERSION is too old for the experiments: 4.4 or later is needed (macOS: brew install bash)" >&2
+  exit 2
+fi
 SCALE=${SCALE:-paper}
 RUNS=${RUNS:-runs}
 OUT=${OUT:-$RUNS/$SCALE}
@@ -112,7 +118,7 @@ pretrain() {
     rate=(--lr "$BASE_LR" --train-iters "$steps")
   fi
   if ((steps > $(steps_of 40B))); then rate+=(--save-retain-interval "$(steps_of 40B)"); fi
-  train "$model-$budget" "${MODEL[@]}" "${COMMON[@]}" "${rate[@]}" --seed 6198 \
+  ALONE=1 train "$model-$budget" "${MODEL[@]}" "${COMMON[@]}" "${rate[@]}" --seed 6198 \
     --label "model=${model^^}" "checkpoint=$budget"
   score "$OUT/$model-$budget"
 }

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -321,6 +322,52 @@ def test_finished_runs_are_kept_and_stopped_ones_end_the_script(stubs: Path, tmp
     done = call("compress/1.1b.sh", path=stubs, **settings)
     assert done.returncode == 143
     assert done.stderr == f"{tmp_path}/tiny/1.1b-160B was stopped; the same command goes on from there\n"
+
+
+SIDE_BY_SIDE = {"GPUS": "0", "JOBS": "2", "DATA": "c4", "TASKS": "", "SCALE": "tiny"}
+
+
+def test_without_a_gpu_runs_go_side_by_side(stubs: Path, tmp_path: Path) -> None:
+    done = call("ablations/where.sh", path=stubs, RUNS=str(tmp_path), **SIDE_BY_SIDE)
+    assert done.returncode == 0, done.stderr
+    base, *others, report = done.stdout.splitlines()
+    assert base.startswith("python ") and "--load" not in base  # alone: the others start from it
+    assert len(others) == 14 and all(line.endswith(".log") for line in others)
+    assert report.startswith("python WORLD_SIZE= tools/report.py")
+    logs = sorted((tmp_path / "tiny/logs").iterdir())
+    assert len(logs) == 14 and all("--load" in log.read_text() for log in logs)
+
+
+def test_one_that_fails_ends_them(stubs: Path, tmp_path: Path) -> None:
+    path = stubs / "python"
+    fails = 'case "$*" in *alt-input*) echo "there is no room" >&2; exit 7;; esac\n'
+    path.write_text(path.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n{fails}"))
+    done = call("ablations/where.sh", path=stubs, RUNS=str(tmp_path), **SIDE_BY_SIDE)
+    assert (done.returncode, done.stderr) == (7, "there is no room\n")
+    assert "tools/report.py" not in done.stdout and "output-12" not in done.stdout
+
+
+def test_sigterm_reaches_all_of_them(stubs: Path, tmp_path: Path) -> None:
+    path = stubs / "python"
+    waits = 'case "$*" in *--load*) trap "echo saved; exit 0" TERM; sleep 60 & wait;; esac\n'
+    path.write_text(path.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n{waits}"))
+    variables = {
+        "NO_VENV": "1",
+        "RUNS": str(tmp_path),
+        "PATH": f"{stubs}{os.pathsep}{os.environ['PATH']}",
+    } | SIDE_BY_SIDE
+    command = ["bash", str(EXAMPLES / "ablations/when.sh")]
+    with subprocess.Popen(command, env=environment() | variables, stdout=subprocess.PIPE, text=True) as script:
+        assert script.stdout is not None
+        for _ in range(3):  # the base, and two that start
+            script.stdout.readline()
+        logs = tmp_path / "tiny/logs"
+        while len(list(logs.glob("*"))) < 2:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        script.terminate()
+        assert script.wait(30) == 143
+    assert [log.read_text().splitlines()[0] for log in sorted(logs.iterdir())] == ["saved", "saved"]
 
 
 def test_every_run_is_scored_once_on_the_tasks_that_are_there(stubs: Path, tmp_path: Path) -> None:
