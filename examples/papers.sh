@@ -47,6 +47,8 @@ elif [[ -z ${TASKS+given} && $SCALE == paper ]]; then
 fi
 if ((${#TASK_LIST[@]})); then EXTRAS=${EXTRAS:-eval}; fi
 
+if [[ $SCALE == tiny ]]; then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}; fi  # too small for threads to share
+
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
 # by_scale PAPER OTHERS: the first in the papers' settings, the second where there is less time.
