@@ -5,12 +5,13 @@
 # and what they cost instead of running them. NODES, NODE_RANK, MASTER_ADDR, MASTER_PORT and GPUS describe a cluster
 # (examples/cluster/).
 
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-
 DRY_RUN="" FLAGS=()
 for word in "$@"; do
   if [[ $word == --dry-run ]]; then DRY_RUN=1; else FLAGS+=("$word"); fi
 done
+if ((${#TASK_LIST[@]})) && [[ -z $DRY_RUN ]]; then EXTRAS=${EXTRAS:-eval}; fi
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
 GPUS=${GPUS:-$({ nvidia-smi -L 2> /dev/null || true; } | wc -l)}
 NODES=${NODES:-1}
 RANKS=$((NODES * (GPUS > 0 ? GPUS : 1)))

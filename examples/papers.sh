@@ -1,8 +1,8 @@
 # Sourced by the scripts of the papers' experiments (arXiv:2305.14864): models, schedules and methods, at every scale.
 #
 #   DATA=corpus TOKENIZER=tokenizer.json bash examples/main/300m.sh    the papers' settings, on all GPUs here
-#   SCALE=tiny bash examples/main/300m.sh                              the same runs on 2 CPU cores, in about two minutes
-#   SCALE=small bash examples/main/300m.sh                             the same in about ten minutes on one GPU
+#   SCALE=tiny bash examples/main/300m.sh                              the same runs on 2 CPU cores, in minutes
+#   SCALE=small bash examples/main/300m.sh                             the same on one GPU, meant for ten minutes
 #   SCALE=laptop bash examples/main/300m.sh                            a base of 10 M parameters, hours on 2 CPU cores
 #   bash examples/main/300m.sh --dry-run                               the commands, FLOPs, hours and disk
 #
@@ -38,14 +38,17 @@ read -r NARROW WIDE LENGTH BATCH VOCABULARY EVAL_ITERS BASE_STEPS STEPS SEED_STE
 if [[ $SCALE == paper || $SCALE == small ]]; then DEVICE=${DEVICE:-a100-80gb}; else DEVICE=${DEVICE:-cpu}; fi
 # Tasks: all thirteen in the papers' settings, elsewhere those that TASK_DATA has.
 TASK_LIST=(${TASKS-})
-if [[ -z ${TASKS+given} && -n ${TASK_DATA:-} ]]; then
+if [[ -z ${TASKS+given} && $SCALE == paper ]]; then
+  TASK_LIST=(paper13)
+elif [[ -z ${TASKS+given} && -n ${TASK_DATA:-} ]]; then
   for file in "$TASK_DATA"/*_validation.jsonl*; do
+    if [[ ! -e $file ]]; then
+      echo "TASK_DATA=$TASK_DATA has no file such as piqa_validation.jsonl; docs/evaluation.md says what belongs there" >&2
+      exit 2
+    fi
     file=${file##*/} && TASK_LIST+=("${file%%_validation*}")
   done
-elif [[ -z ${TASKS+given} && $SCALE == paper ]]; then
-  TASK_LIST=(paper13)
 fi
-if ((${#TASK_LIST[@]})); then EXTRAS=${EXTRAS:-eval}; fi
 
 if [[ $SCALE == tiny ]]; then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}; fi  # too small for threads to share
 
@@ -96,7 +99,7 @@ describe_model() {
   fi
 }
 
-# common_flags STEPS SAVE_INTERVAL VALIDATIONS: sets COMMON to text, batch, habits and, in the papers' settings, optimizer.
+# common_flags STEPS SAVE_INTERVAL [VALIDATIONS]: sets COMMON to text, batch, habits and, in the papers' settings, optimizer.
 common_flags() {
   COMMON=("${CORPUS_FLAGS[@]}" --seq-length "$LENGTH" --global-batch-size "$BATCH" --micro-batch-size "$MICRO")
   if [[ $SCALE == paper ]]; then
@@ -113,7 +116,7 @@ pretrain() {
   steps=$(steps_of "$budget")
   describe_model "$model"
   if [[ $SCALE == paper ]]; then
-    common_flags "$steps" 1000 -
+    common_flags "$steps" 1000
     rate=(--lr "$PAPER_LR" --train-tokens "$budget" --nominal-tokens --lr-warmup-tokens 4B)
   else
     common_flags "$steps" $(($(steps_of 40B) < steps ? $(steps_of 40B) : steps)) 8
@@ -174,7 +177,7 @@ compress() {
   method_flags "$method"
   between=$(gap_of "$gap")
   if [[ $SCALE == paper ]]; then
-    common_flags "$STEPS" 500 -
+    common_flags "$STEPS" 500
     schedule=(--lr "$PAPER_COMPRESSION_LR" --train-tokens 20B --nominal-tokens --lr-warmup-tokens 800M)
     schedule+=(--pruning-seed-tokens 1B --pruning-gap-tokens "$gap")
   else

@@ -245,6 +245,10 @@ def test_two_nodes_are_sixteen_ranks() -> None:
         ({"SCALE": "huge"}, "SCALE=huge is not known; it is paper, small, laptop or tiny"),
         ({"GAP": "7", "SCALE": "tiny"}, "GAP=7 is not known; it is 0, 100M, 500M or 1B"),
         ({"CHECKPOINT": "7B"}, "7B tokens are not known; it is 20B, 40B, 80B, 160B or 320B"),
+        (
+            {"SCALE": "tiny", "TASK_DATA": "nowhere"},
+            "TASK_DATA=nowhere has no file such as piqa_validation.jsonl; docs/evaluation.md says what belongs there",
+        ),
         ({"BASE": "nowhere"}, "cost.py: --load nowhere is not there, and no run before it makes it"),
     ],
 )
