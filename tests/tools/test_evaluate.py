@@ -52,7 +52,7 @@ def test_run_and_folder_on_any_layout_by_us_and_by_transformers(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("paper13") == 1
-    assert scores(tmp_path / "tp2.json") == pytest.approx(found, abs=1e-4)
+    assert scores(tmp_path / "tp2.json") == pytest.approx(found, abs=1e-4, rel=1e-6)
     run_tool(
         *("evaluate", readable_model, "--tasks", "paper13", "--data", data, "--backend", "hf", "--seq-length", 64),
         *("--out", tmp_path / "hf.json"),
