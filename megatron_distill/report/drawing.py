@@ -6,6 +6,8 @@ import io
 import re
 from typing import Any
 
+from .style import COLOURS
+
 INK, SOFT, AXIS, GRID, PAPER = "#111827", "#374151", "#9ca3af", "#e5e7eb", "#fdfdfe"
 SERIES = ("#0f766e", "#c2410c", "#4338ca", "#a16207", "#be185d", "#475569")
 """Colours of curves, told apart by hue and lightness."""
@@ -55,6 +57,13 @@ def as_svg(figure: Any) -> str:
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # several figures of a page would repeat them
     width = float(re.search(r'width="([\d.]+)pt"', text)[1])  # type: ignore[index]
     return text.replace("<svg", f"<svg style='max-width: {width * 4 / 3:.0f}px'", 1)
+
+
+def alone(svg: str) -> str:
+    """What `as_svg` gave, as a file of its own: with the colours of both themes and their background."""
+    svg = re.sub(r"<svg style='[^']*'", "<svg", svg)
+    own = f"<style>{COLOURS}</style><rect width='100%' height='100%' style='fill: var(--paper)'/>"
+    return svg.replace(">", f">{own}", 1)
 
 
 def short(value: float) -> str:

@@ -20,7 +20,7 @@ _SETTLED = 0.06
 """Losses before this share of the longest curve would leave no room for the rest."""
 
 
-def sweep_figure(sides: Sides, sweep: Sweep) -> str:
+def sweep_figure(sides: Sides, sweep: Sweep) -> tuple[str, ...]:
     """SVGs for each model, of perplexities and of the mean over tasks that the sweep's tables have: ours with standard
     deviations, published values hollow; empty if there is neither."""
     panels: dict[tuple[str, Quantity], list[tuple[Series, list[Cell]]]] = {}
@@ -42,12 +42,12 @@ def sweep_figure(sides: Sides, sweep: Sweep) -> str:
         axes.margins(y=0.15)
         _finish(axes, model, quantity.title)
         drawn.append(as_svg(figure))
-    return "".join(drawn)
+    return tuple(drawn)
 
 
-def learning_curves(study: Study, *, scratch: bool) -> str:
-    """Validation loss over the tokens of each run: of the methods, or of compression against half-size models from
-    scratch. Empty if no such run is there."""
+def learning_curves(study: Study, *, scratch: bool) -> tuple[str, ...]:
+    """SVGs for each model: validation loss over the tokens of each run, of the methods, or of compression against
+    half-size models from scratch. Empty if no such run is there."""
     drawn = []
     for model in HALF:
         if curves := _curves_of(study, model, scratch=scratch):
@@ -56,7 +56,7 @@ def learning_curves(study: Study, *, scratch: bool) -> str:
             axes.set_xlabel("tokens of the run")
             _finish(axes, model, "validation loss, nats a token")
             drawn.append(as_svg(figure))
-    return "".join(drawn)
+    return tuple(drawn)
 
 
 Curves = Mapping[str, list[tuple[list[int], list[float]]]]

@@ -1,12 +1,14 @@
-"""The report as Markdown: tables and findings, without the figures."""
+"""The report as Markdown: what was run, with its figures in files beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
+from .drawing import alone
 from .findings import Finding
-from .papers import PapersReport
+from .papers import CURVES, SECTIONS, PapersReport
 from .stand_ins import rows, sentence
 from .table import Cell, Table
 
@@ -17,7 +19,14 @@ NOTATION = (
 
 
 def write_markdown(path: Path, report: PapersReport) -> None:
-    """Write the whole report to `path`."""
+    """Write the report to `path`, and its figures to the folder `figures` beside it."""
+    folder = path.parent / "figures"
+    folder.mkdir(exist_ok=True)
+    for name, drawings in report.figures.items():
+        for stale in folder.glob(f"{name}-*.svg"):
+            stale.unlink()
+        for i, drawing in enumerate(drawings):
+            (folder / _file(name, i)).write_text(alone(drawing), encoding="utf-8")
     path.write_text("\n".join(_lines(report)) + "\n", encoding="utf-8")
 
 
@@ -33,8 +42,13 @@ def _lines(report: PapersReport) -> Iterator[str]:
     for finding in report.findings:
         yield from _finding(finding)
     yield f"\n{NOTATION}\n"
-    for table in report.tables:
-        yield from _table(table)
+    tables = {table.name: table for table in report.tables}
+    for _, name, parts in SECTIONS:
+        yield f"\n## {name}"
+        for part in parts:
+            if part in tables:
+                yield from _table(tables[part])
+            yield from _figure(report, part)
     if report.others:
         yield "\n## Other runs\n"
         yield from _grid([("run", "perplexity", "why"), *other_rows(report)])
@@ -60,10 +74,35 @@ def _finding(finding: Finding) -> Iterator[str]:
 
 
 def _table(table: Table) -> Iterator[str]:
-    yield f"\n## {table.title} ({table.source})\n\n{table.caption}\n"
-    lines = [(*table.heads, *table.columns)]
-    lines += [(*row.label, *map(_cell, row.cells)) for row in table.rows]
-    yield from _grid(lines)
+    yield f"\n### {table.title} ({table.source})\n\n{table.caption}\n"
+    lines, without = [(*table.heads, *table.columns)], []
+    for group, found in groupby(table.rows, key=lambda row: row.label[0]):
+        of_group, empty = list(found), dict[str, list[str]]()
+        for row in of_group:
+            if any(cell.ours for cell in row.cells):
+                lines.append((*row.label, *map(_cell, row.cells)))
+            else:
+                empty.setdefault(", ".join(dict.fromkeys(cell.missing for cell in row.cells)), []).append(row.label[1])
+        for why, names in empty.items():
+            which = "" if len(names) == len(of_group) else f", {', '.join(names)}"
+            without.append(f"{group}{which} ({why})")
+    if len(lines) > 1:
+        yield from _grid(lines)
+        yield ""
+    if without:
+        yield f"Without a number of ours, what is published is on the page: {'; '.join(without)}."
+
+
+def _figure(report: PapersReport, name: str) -> Iterator[str]:
+    drawings = report.figures.get(name, ())
+    caption = CURVES.get(name, "Filled: ours, with standard deviations; hollow: published.")
+    if drawings:
+        yield f"\n{caption}\n"
+        yield from (f"![{name}](figures/{_file(name, i)})" for i in range(len(drawings)))
+
+
+def _file(name: str, i: int) -> str:
+    return f"{name}-{i + 1}.svg"
 
 
 def _cell(cell: Cell) -> str:

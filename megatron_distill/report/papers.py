@@ -16,6 +16,24 @@ from .sweeps import METHODS_V2, SWEEPS
 from .table import Sides, Table
 from .tables import all_tables
 
+SECTIONS = (
+    ("main", "Main results", ("main_v2", "methods", "main_v1")),
+    ("cost", "FLOPs and hours", ("costs_v2", "costs_v1")),
+    ("where", "Where", ("where_v2", "where_v1")),
+    ("when", "When", ("when",)),
+    ("how-much", "How much", ("how_much",)),
+    ("lambda", "Lambda", ("lambda",)),
+    ("no-lm", "No LM loss", ("no_lm",)),
+    ("scratch", "From scratch", ("from_scratch", "curves_scratch")),
+    ("curves", "Learning curves", ("curves_methods",)),
+)
+"""(anchor, name, tables and figures): what has one name has both, the table first."""
+CURVES = {
+    "curves_methods": "Validation loss of the methods, a line a seed",
+    "curves_scratch": "Validation loss of compression and of half the size from scratch (v2, Figure 6)",
+}
+"""What the figures without a table show."""
+
 
 @dataclass(frozen=True)
 class PapersReport:
@@ -24,8 +42,8 @@ class PapersReport:
     study: Study
     tables: tuple[Table, ...]
     findings: tuple[Finding, ...]
-    figures: Mapping[str, str]
-    """SVG by name: of sweeps, `methods`, `curves_methods`, `curves_scratch`; empty text where nothing ran."""
+    figures: Mapping[str, tuple[str, ...]]
+    """SVGs by name: of sweeps, `methods`, `curves_methods`, `curves_scratch`; none where nothing ran."""
     stand_ins: tuple[StandIn, ...]
     others: tuple[tuple[RunRecord, str], ...]
     """Runs that are in no table, and why."""

@@ -12,30 +12,13 @@ from pathlib import Path
 from .experiments import seed_of
 from .findings import AGREES, DISAGREES, LEVEL, NOT_RUN, Finding
 from .markdown import other_rows
-from .papers import PapersReport
+from .papers import CURVES, SECTIONS, PapersReport
 from .stand_ins import rows, sentence
 from .style import document
 from .table import Cell, Table
 
 _TITLE = "The papers' experiments, from our runs"
 _CLASSES = {AGREES: "good", LEVEL: "level", DISAGREES: "bad", NOT_RUN: "none"}
-
-SECTIONS = (
-    ("main", "Main results", ("main_v2", "methods", "main_v1")),
-    ("cost", "FLOPs and hours", ("costs_v2", "costs_v1")),
-    ("where", "Where", ("where_v2", "where_v1")),
-    ("when", "When", ("when",)),
-    ("how-much", "How much", ("how_much",)),
-    ("lambda", "Lambda", ("lambda",)),
-    ("no-lm", "No LM loss", ("no_lm",)),
-    ("scratch", "From scratch", ("from_scratch", "curves_scratch")),
-    ("curves", "Learning curves", ("curves_methods",)),
-)
-"""(anchor, name, tables and figures): what has one name has both, the table first."""
-_CURVES = {
-    "curves_methods": "Validation loss of the methods, a line a seed",
-    "curves_scratch": "Validation loss of compression and of half the size from scratch (v2, Figure 6)",
-}
 
 
 def write_papers_page(path: Path, report: PapersReport) -> None:
@@ -156,10 +139,11 @@ def _figure(report: PapersReport, name: str) -> Iterator[str]:
     if name not in report.figures:
         return
     if report.figures[name]:
-        caption = _CURVES.get(name, "Filled: ours, with standard deviations; hollow: published.")
-        yield f"<figure>{report.figures[name]}<figcaption>{caption}</figcaption></figure>"
-    elif name in _CURVES:
-        yield f"<p class=caption>{_CURVES[name]}: not run.</p>"
+        caption = CURVES.get(name, "Filled: ours, with standard deviations; hollow: published.")
+        drawings = "".join(report.figures[name])
+        yield f"<figure>{drawings}<figcaption>{caption}</figcaption></figure>"
+    elif name in CURVES:
+        yield f"<p class=caption>{CURVES[name]}: not run.</p>"
 
 
 def _runs(report: PapersReport) -> Iterator[str]:

@@ -46,11 +46,14 @@ def _variables(theme: dict[str, str]) -> str:
     return " ".join(f"--{name}: {value};" for name, value in theme.items())
 
 
-_STYLE = (
-    f"""
+COLOURS = f"""
 :root {{ color-scheme: light dark; {_variables(_LIGHT)} }}
 @media (prefers-color-scheme: dark) {{ :root {{ {_variables(_DARK)} }} }}
 """
+"""Variables of both themes, for a page or for a drawing that stands alone."""
+
+_STYLE = (
+    COLOURS
     + """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: var(--width, 860px); padding: 40px 20px 80px; background: var(--paper);

@@ -7,19 +7,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from megatron_distill.report.drawing import SERIES
+from megatron_distill.report.drawing import SERIES, alone
 from megatron_distill.report.figures import learning_curves, sweep_figure
 from megatron_distill.report.papers import PapersReport
 from megatron_distill.report.sweeps import LAMBDA, METHODS_V2, NO_LM, SWEEPS, WHERE_V1, WHERE_V2
 from megatron_distill.report.table import Sides
 
 
-def svgs(text: str) -> list[str]:
-    """The elements of a figure, each parsed."""
-    found = [f"<svg{part}" for part in text.split("<svg")[1:]]
-    for svg in found:
+def svgs(drawings: tuple[str, ...]) -> tuple[str, ...]:
+    """The drawings, after a look at whether they are SVG."""
+    for svg in drawings:
         assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
-    return found
+    return drawings
 
 
 def test_a_panel_a_model(papers_report: PapersReport) -> None:
@@ -32,7 +31,7 @@ def test_a_panel_a_model(papers_report: PapersReport) -> None:
 
 def test_one_printed_value_is_no_figure(sides: Sides) -> None:
     assert len(svgs(sweep_figure(sides, LAMBDA))) == 1  # 1.1B: only lambda 1 is printed, and nothing ran
-    assert ">1.1B<" not in sweep_figure(sides, NO_LM)
+    assert ">1.1B<" not in "".join(sweep_figure(sides, NO_LM))
     for svg in svgs(sweep_figure(sides, WHERE_V1)):
         assert ">perplexity / before<" not in svg and "change of the average of 8" in svg
 
@@ -45,14 +44,24 @@ def test_colours_follow_the_page(papers_report: PapersReport) -> None:
         assert plain == []
 
 
+def test_a_drawing_alone_has_its_colours(papers_report: PapersReport) -> None:
+    (svg, *_) = papers_report.figures["methods"]
+    lone = ElementTree.fromstring(alone(svg))
+    style, paper = lone[0], lone[1]
+    assert style.tag.endswith("style") and paper.tag.endswith("rect") and "var(--paper)" in paper.attrib["style"]
+    used = set(re.findall(r"var\(--([\w-]+)", alone(svg)))
+    assert len(used) > 4 and all(f"--{name}: #" in str(style.text) for name in used)
+    assert "max-width" not in alone(svg)  # that is the page's
+
+
 def test_ids_do_not_repeat_with_other_content(papers_report: PapersReport) -> None:
-    text = "".join(papers_report.figures.values())
+    text = "".join(svg for drawings in papers_report.figures.values() for svg in drawings)
     named = re.findall(r'<(\w+) [^>]*?\bid="([^"]*)"', text)
     assert {element for element, _ in named} <= {"path", "clipPath"}  # whose ids are made of their content
 
 
 def test_every_ablation_has_a_figure_or_nothing_to_show(papers_report: PapersReport) -> None:
-    drawn = {name for name, figure in papers_report.figures.items() if figure}
+    drawn = {name for name, drawings in papers_report.figures.items() if drawings}
     assert set(papers_report.figures) == {s.name for s in (METHODS_V2, *SWEEPS)} | {"curves_methods", "curves_scratch"}
     assert set(papers_report.figures) - drawn == set()
 
@@ -70,6 +79,7 @@ def test_learning_curves(sides: Sides) -> None:
 @pytest.mark.parametrize("sweep", [METHODS_V2, WHERE_V2])
 def test_the_same_every_time(sides: Sides, sweep: object) -> None:
     def drawn() -> str:
-        return re.sub(r"<metadata.*?</metadata>", "", sweep_figure(sides, sweep), flags=re.DOTALL)  # type: ignore[arg-type]
+        text = "".join(sweep_figure(sides, sweep))  # type: ignore[arg-type]
+        return re.sub(r"<metadata.*?</metadata>", "", text, flags=re.DOTALL)
 
     assert drawn() == drawn()

@@ -54,7 +54,7 @@ def test_the_papers_from_runs(tmp_path: Path) -> None:
     assert said[0].startswith(f"left out: {runs / 'seed2' / 'minilm'} holds no finished run")
     assert "agrees: Training without a teacher is no worse than any distillation." in said
     assert said[-2:] == ["16 runs in the tables, 0 others", f"report: {out / 'report.html'}"]
-    assert {path.name for path in out.iterdir()} == {"report.html", "report.md", "report.csv"}
+    assert {path.name for path in out.iterdir()} == {"report.html", "report.md", "report.csv", "figures"}
 
 
 @pytest.mark.parametrize("given", [[], ["--base", "x"], ["runs", "--base", "x", "--compressed", "y", "--scratch", "z"]])
