@@ -17,7 +17,7 @@ NODES=${NODES:-1}
 RANKS=$((NODES * (GPUS > 0 ? GPUS : 1)))
 declare -A PLANNED=()      # run -> the flags it is started with
 declare -A RUNNING=()      # process -> run
-NAMES=() TO_SCORE=()
+NAMES=() TO_SCORE=() UNSCORED=""
 CORES=$(getconf _NPROCESSORS_ONLN)
 if ((GPUS > 0)) || [[ $SCALE == paper ]]; then JOBS=${JOBS:-1}; else JOBS=${JOBS:-$((CORES > 4 ? 4 : CORES))}; fi
 
@@ -133,19 +133,15 @@ score() {
 }
 
 score_now() {
-  local path=$1 run=$1 checkpoint
-  if [[ ${path##*/} == iter_* ]]; then
-    run=${path%/checkpoints/*} checkpoint=${path##*/}
-  else
-    checkpoint=$(cat "$run/latest")
-  fi
-  if grep -qs "\"$checkpoint\"" "$run/evaluation.json"; then
-    return
-  fi
-  echo "scoring $path"
+  echo "scoring $1"
   local from=(${TASK_DATA:+--data "$TASK_DATA"} ${LIMIT:+--limit "$LIMIT"})
-  # 2: some task could not be run, which it says; the others count, and the page says what is missing.
-  python tools/evaluate.py "$path" --tasks "${TASK_LIST[@]}" "${from[@]}" > /dev/null || [[ $? == 2 ]]
+  local code=0
+  python tools/evaluate.py "$1" --keep --tasks "${TASK_LIST[@]}" "${from[@]}" > /dev/null || code=$?
+  case $code in
+    0) ;;
+    2) UNSCORED=1 ;;  # some task could not be run, which it says; the others count, and the page says what is missing
+    *) exit "$code" ;;
+  esac
 }
 
 # finish: the end of every script: the scores, and the page with the papers' figures beside ours; or what it would cost.
@@ -163,4 +159,8 @@ finish() {
     for path in "${TO_SCORE[@]}"; do score_now "$path"; done
   fi
   [[ ${REPORT:-1} == 0 ]] || python tools/report.py "$OUT" --output "$OUT/report"
+  if [[ -n $UNSCORED ]]; then
+    echo "some scores are missing, as said above; the same command takes those again, and keeps the others" >&2
+    exit 2
+  fi
 }

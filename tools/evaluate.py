@@ -15,10 +15,14 @@ import importlib.util
 import os
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from megatron_distill.config.error import ConfigError
+from megatron_distill.evaluation.request import Evaluation
+from megatron_distill.evaluation.results import FILE, Results, known, said, table, write
+from megatron_distill.evaluation.suites import expand
 
 
 def main() -> int:
@@ -40,32 +44,50 @@ def main() -> int:
 
 def evaluate(arguments: dict[str, Any]) -> int:
     """Run the tasks, print and keep the scores."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
-    from transformers.utils import logging
-
-    from megatron_distill.evaluation.evaluate import Evaluation
-    from megatron_distill.evaluation.evaluate import evaluate as run
-    from megatron_distill.evaluation.results import FILE, said, table, write
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # texts longer than the context are expected, and cut
-    out = arguments.pop("out")
-    tasks = [name for words in arguments.pop("tasks") for name in words.split(",") if name]
-    results = run(Evaluation(tasks=tuple(tasks), **arguments))
-    if results is None:
+    out, keep = arguments.pop("out"), arguments.pop("keep")
+    names = expand([name for words in arguments.pop("tasks") for name in words.split(",") if name])
+    asked = Evaluation(tasks=tuple(names), **arguments)
+    own_file, key = _where_scores_lie(asked.model)
+    out = out or own_file
+    kept = known(out, key, asked.settings) if keep and out else {}
+    results = Results(str(asked.model), scores={name: kept[name] for name in names if name in kept})
+    if left := tuple(name for name in names if name not in kept):
+        found = _run(replace(asked, tasks=left))
+        if found is None:  # another rank speaks
+            return 0
+        results = replace(found, scores=results.scores | found.scores)
+    elif int(os.environ.get("RANK", 0)):
         return 0
     if results.scores:
         print(table(results))
-    if out is None and results.iteration is not None:
-        model = arguments["model"]
-        out = (model if (model / "latest").exists() else model.parent.parent) / FILE
-    if out is not None:
+    if left and out is not None:
         write(out, results)
         print(f"wrote {out}")
     for line in said(results.failures):
         print(f"evaluate.py: {line}", file=sys.stderr)
     return 2 if results.failures else 0
+
+
+def _run(asked: Evaluation) -> Results | None:
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
+    from transformers.utils import logging
+
+    from megatron_distill.evaluation.evaluate import evaluate as run
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # texts longer than the context are expected, and cut
+    return run(asked)
+
+
+def _where_scores_lie(model: Path) -> tuple[Path | None, str]:
+    """The file for the scores of a run or a checkpoint of it, none for other folders; and the model's name in it."""
+    latest = model / "latest"
+    if latest.is_file():
+        return model / FILE, latest.read_text().strip()
+    if model.parent.name == "checkpoints" and (model.parent.parent / "latest").is_file():
+        return model.parent.parent / FILE, model.name
+    return None, str(model)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: as the weights are stored")
     add("--batch-tokens", type=int, default=4096, help="tokens computed at once on a rank")
     add("--backend", choices=["ours", "hf"], default="ours", help="hf: the harness's own, for other architectures")
+    add("--keep", action="store_true", help="leave out tasks that this model has scores of, by the same flags")
     add("--out", type=Path, help="file for the scores; RUN/evaluation.json if absent")
     return parser
 

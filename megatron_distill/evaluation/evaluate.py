@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,34 +19,13 @@ from megatron_distill.checkpoint.inference import (
 from megatron_distill.config.error import ConfigError
 from megatron_distill.parallel.worlds import Role, job_size, open_world
 
+from .request import Evaluation
 from .results import Results
 from .suites import OTHER, expand
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _WAIT_MINUTES = 120.0
 """Ranks wait that long for the first one, which may be downloading data."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What is asked for."""
-
-    model: Path
-    tasks: tuple[str, ...]
-    data: Path | None = None
-    limit: int | None = None
-    text: Path | None = None
-    corpus: Path | None = None
-    seq_length: int | None = None
-    max_tokens: int | None = None
-    instructions: Path | None = None
-    seeds: tuple[int, ...] = (10, 20, 30, 40, 50)
-    tokenizer: Path | None = None
-    tensor: int = 1
-    pipeline: int = 1
-    precision: str = "auto"
-    batch_tokens: int = 4096
-    backend: str = "ours"
 
 
 def evaluate(asked: Evaluation) -> Results | None:
@@ -67,7 +44,7 @@ def evaluate(asked: Evaluation) -> Results | None:
             f"the tokenizer has {len(tokenizer)} tokens, but {stored.path} knows {stored.shape.vocab_size}; "
             "give the model's own with --tokenizer"
         )
-    results = Results(str(asked.model), stored.iteration, _settings(asked))
+    results = Results(str(asked.model), stored.iteration, asked.settings)
     with _crew(asked, stored, layout) as crew, crew.led() as leads:
         if not leads:
             return None
@@ -81,14 +58,6 @@ def evaluate(asked: Evaluation) -> Results | None:
         }
         _run_all(asked, results, model, own)
     return results
-
-
-def _settings(asked: Evaluation) -> dict[str, Any]:
-    named = ("limit", "seq_length", "max_tokens", "precision", "backend")
-    paths = ("data", "text", "corpus", "instructions")
-    return {name: getattr(asked, name) for name in named} | {
-        name: str(value) for name in paths if (value := getattr(asked, name)) is not None
-    }
 
 
 @contextmanager
@@ -183,7 +152,7 @@ def _by_transformers(asked: Evaluation) -> Results:
         raise ConfigError("--backend hf runs on one rank; start it without torchrun")
     if set(expand(list(asked.tasks))) & set(OTHER):
         raise ConfigError(f"--backend hf runs zero-shot tasks only; leave out {' and '.join(OTHER)}")
-    results = Results(str(asked.model), None, _settings(asked))
+    results = Results(str(asked.model), None, asked.settings)
     dtype = {"fp32": "float32", "bf16": "bfloat16"}.get(asked.precision, "auto")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = HFLM(

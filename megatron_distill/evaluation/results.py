@@ -27,6 +27,8 @@ class Score:
     items: int
     all: dict[str, float] = field(default_factory=dict)
     """The other metrics too."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What it was asked with, in a file of scores (`Evaluation.settings`)."""
 
 
 @dataclass
@@ -86,12 +88,12 @@ def write(path: Path, results: Results) -> None:
     content = _read(path)
     key = results.model if results.iteration is None else f"iter_{results.iteration:07d}"
     before = content["models"].get(key, {"scores": {}})
-    scores = before["scores"] | {name: dataclasses.asdict(score) for name, score in results.scores.items()}
+    taken = {name: dataclasses.replace(score, settings=results.settings) for name, score in results.scores.items()}
+    scores = before["scores"] | {name: dataclasses.asdict(score) for name, score in taken.items()}
     known = dataclasses.replace(results, scores={name: Score(**score) for name, score in scores.items()})
     content["models"][key] = {
         "model": results.model,
         "iteration": results.iteration,
-        "settings": results.settings,
         "scores": scores,
         "averages": {name: dataclasses.asdict(score) for name, score in known.averages().items()},
         "failures": results.failures,
@@ -99,6 +101,12 @@ def write(path: Path, results: Results) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1))
     partial.replace(path)
+
+
+def known(path: Path, key: str, settings: dict[str, Any]) -> dict[str, Score]:
+    """The scores in the file that the model, or the checkpoint of a run, got with the same settings."""
+    scores = _read(path)["models"].get(key, {"scores": {}})["scores"]
+    return {name: Score(**score) for name, score in scores.items() if score.get("settings") == settings}
 
 
 def _read(path: Path) -> dict[str, Any]:

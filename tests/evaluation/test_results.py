@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_distill.evaluation.results import Results, Score, table, write
+from megatron_distill.evaluation.results import Results, Score, known, table, write
 from megatron_distill.evaluation.suites import PAPER
 
 
@@ -58,3 +58,16 @@ def test_what_was_evaluated_before_stays(tmp_path: Path) -> None:
     assert set(models) == {"iter_0000007", "iter_0000009"}
     assert set(models["iter_0000007"]["scores"]) == set(PAPER)
     assert models["iter_0000007"]["averages"]["paper13"]["value"] == pytest.approx(0.5)
+
+
+def test_a_score_is_known_with_its_settings(tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.json"
+    assert known(path, "iter_0000007", {"limit": 5}) == {}
+    first, second = scored(), scored()
+    first.settings, second.settings = {"limit": 5}, {"limit": None}
+    second.scores = {"piqa": second.scores["piqa"]}
+    write(path, first)
+    write(path, second)
+    assert set(known(path, "iter_0000007", {"limit": 5})) == set(PAPER) - {"piqa"}
+    assert set(known(path, "iter_0000007", {"limit": None})) == {"piqa"}
+    assert known(path, "iter_0000009", {"limit": 5}) == {}

@@ -374,7 +374,7 @@ def test_sigterm_reaches_all_of_them(stubs: Path, tmp_path: Path) -> None:
     assert [log.read_text().splitlines()[0] for log in sorted(logs.iterdir())] == ["saved", "saved"]
 
 
-def test_every_run_is_scored_once_on_the_tasks_that_are_there(stubs: Path, tmp_path: Path) -> None:
+def test_every_run_is_scored_on_the_tasks_that_are_there(stubs: Path, tmp_path: Path) -> None:
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     for name in ("piqa_validation.jsonl", "arc_easy_validation.jsonl.gz"):
@@ -384,7 +384,6 @@ def test_every_run_is_scored_once_on_the_tasks_that_are_there(stubs: Path, tmp_p
         run.mkdir(parents=True)
         (run / "result.json").write_text("{}")
         (run / "latest").write_text("iter_0000096\n")
-    (tmp_path / "tiny/300m-160B/evaluation.json").write_text('{"models": {"iter_0000096": {}}}')
     settings = {
         "DATA": "c4",
         "TASK_DATA": str(tasks),
@@ -396,10 +395,24 @@ def test_every_run_is_scored_once_on_the_tasks_that_are_there(stubs: Path, tmp_p
     done = call("compress/300m.sh", path=stubs, **settings)
     assert done.returncode == 0, done.stderr
     scored = [line.removeprefix("scoring ") for line in done.stdout.splitlines() if line.startswith("scoring")]
-    assert scored == [f"{tmp_path}/tiny/300m-160B/checkpoints/iter_0000048", f"{tmp_path}/tiny/300m-80B.max-gap-12"]
+    base = f"{tmp_path}/tiny/300m-160B"
+    assert scored == [base, f"{base}/checkpoints/iter_0000048", f"{tmp_path}/tiny/300m-80B.max-gap-12"]
     assert (tmp_path / "evaluated").read_text().splitlines() == [
-        f"{path} --tasks arc_easy piqa --data {tasks} --limit 5" for path in scored
+        f"{path} --keep --tasks arc_easy piqa --data {tasks} --limit 5" for path in scored
     ]
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_task_that_cannot_run_is_no_success(stubs: Path, tmp_path: Path, code: int) -> None:
+    (tmp_path / "piqa_validation.jsonl").touch()
+    python = (stubs / "python").read_text()
+    fails = f'[ "$1" = tools/evaluate.py ] && exit {code}\n'
+    (stubs / "python").write_text(python.replace("#!/bin/sh\n", f"#!/bin/sh\n{fails}"))
+    settings = {"DATA": "c4", "TASK_DATA": str(tmp_path), "SCALE": "tiny", "RUNS": str(tmp_path), "JOBS": "1"}
+    done = call("pretrain/300m.sh", path=stubs, **settings)
+    assert done.returncode == code
+    assert ("tools/report.py" in done.stdout) == (code == 2)  # the page is made of what there is
+    assert ("the same command takes those again" in done.stderr) == (code == 2)
 
 
 def test_wrong_flags_stop_a_cluster_before_it_starts(stubs: Path) -> None:

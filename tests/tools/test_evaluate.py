@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,26 @@ def test_run_and_folder_on_any_layout_by_us_and_by_transformers(
     )
     theirs = scores(tmp_path / "hf.json")
     assert theirs == pytest.approx({name: found[name] for name in theirs}, abs=1e-9)
+
+
+def test_scores_that_are_there_can_be_kept(run: Path, data: Path, tmp_path: Path) -> None:
+    model = tmp_path / "run"
+    shutil.copytree(run, model, ignore=shutil.ignore_patterns("evaluation.json"))
+    flags = ("--data", data, "--limit", 3, "--keep")
+    run_tool("evaluate", model, "--tasks", "piqa", *flags)
+    path = model / "evaluation.json"
+    content = json.loads(path.read_text())
+    (entry,) = content["models"].values()
+    entry["scores"]["piqa"]["value"] = 0.123  # told from a score that is taken again
+    path.write_text(json.dumps(content))
+    both = run_tool("evaluate", model, "--tasks", "piqa", "copa", *flags).stdout
+    assert scores(path)["piqa"] == 0.123 and set(scores(path)) == {"piqa", "copa"} and "12.3" in both
+    whole = next((model / "checkpoints").iterdir())
+    before = path.read_bytes()
+    nothing_left = run_tool("evaluate", whole, "--tasks", "piqa,copa", *flags).stdout
+    assert "12.3" in nothing_left and "wrote" not in nothing_left and path.read_bytes() == before
+    run_tool("evaluate", model, "--tasks", "piqa", "--data", data, "--limit", 2, "--keep")
+    assert scores(path)["piqa"] in (0.0, 0.5, 1.0)  # of another number of items
 
 
 def test_what_fails_is_said_and_the_rest_is_done(readable_model: Path, data: Path, tmp_path: Path) -> None:
