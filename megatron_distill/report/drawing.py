@@ -48,7 +48,8 @@ def as_svg(figure: Any) -> str:
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "megatron_distill"}):
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True)
+        nameless = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # the same file from the same runs
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nameless)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     for colour, name in _VARIABLES.items():
