@@ -129,7 +129,7 @@ launcher() {
 
 # score PATH: the tasks on a run, or on one of its checkpoints, when all training of the script is done.
 score() {
-  TO_SCORE+=("$1")
+  [[ " ${TO_SCORE[*]} " == *" $1 "* ]] || TO_SCORE+=("$1")
 }
 
 score_now() {

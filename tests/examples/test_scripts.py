@@ -374,12 +374,12 @@ def test_sigterm_reaches_all_of_them(stubs: Path, tmp_path: Path) -> None:
     assert [log.read_text().splitlines()[0] for log in sorted(logs.iterdir())] == ["saved", "saved"]
 
 
-def test_every_run_is_scored_on_the_tasks_that_are_there(stubs: Path, tmp_path: Path) -> None:
+def test_every_run_is_scored_once_on_the_tasks_that_are_there(stubs: Path, tmp_path: Path) -> None:
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     for name in ("piqa_validation.jsonl", "arc_easy_validation.jsonl.gz"):
         (tasks / name).touch()
-    for name in ("300m-160B", "300m-80B.max-gap-12"):
+    for name in ("300m-160B", "300m-80B.max-gap-12", "300m-80B.max-gap-12.seed-6200"):
         run = tmp_path / "tiny" / name
         run.mkdir(parents=True)
         (run / "result.json").write_text("{}")
@@ -391,12 +391,14 @@ def test_every_run_is_scored_on_the_tasks_that_are_there(stubs: Path, tmp_path: 
         "SCALE": "tiny",
         "RUNS": str(tmp_path),
         "CHECKPOINT": "80B",
+        "SEEDS": "6199 6200",
     }
     done = call("compress/300m.sh", path=stubs, **settings)
     assert done.returncode == 0, done.stderr
     scored = [line.removeprefix("scoring ") for line in done.stdout.splitlines() if line.startswith("scoring")]
     base = f"{tmp_path}/tiny/300m-160B"
-    assert scored == [base, f"{base}/checkpoints/iter_0000048", f"{tmp_path}/tiny/300m-80B.max-gap-12"]
+    compressed = f"{tmp_path}/tiny/300m-80B.max-gap-12"
+    assert scored == [base, f"{base}/checkpoints/iter_0000048", compressed, f"{compressed}.seed-6200"]
     assert (tmp_path / "evaluated").read_text().splitlines() == [
         f"{path} --keep --tasks arc_easy piqa --data {tasks} --limit 5" for path in scored
     ]
