@@ -46,6 +46,8 @@ def evaluate(arguments: dict[str, Any]) -> int:
     """Run the tasks, print and keep the scores."""
     out, keep = arguments.pop("out"), arguments.pop("keep")
     names = expand([name for words in arguments.pop("tasks") for name in words.split(",") if name])
+    if not names:
+        raise ConfigError("--tasks names no task; docs/evaluation.md has those that there are")
     asked = Evaluation(tasks=tuple(names), **arguments)
     own_file, key = _where_scores_lie(asked.model)
     out = out or own_file

@@ -90,12 +90,12 @@ def write(path: Path, results: Results) -> None:
     before = content["models"].get(key, {"scores": {}})
     taken = {name: dataclasses.replace(score, settings=results.settings) for name, score in results.scores.items()}
     scores = before["scores"] | {name: dataclasses.asdict(score) for name, score in taken.items()}
-    known = dataclasses.replace(results, scores={name: Score(**score) for name, score in scores.items()})
+    merged = dataclasses.replace(results, scores={name: Score(**score) for name, score in scores.items()})
     content["models"][key] = {
         "model": results.model,
         "iteration": results.iteration,
         "scores": scores,
-        "averages": {name: dataclasses.asdict(score) for name, score in known.averages().items()},
+        "averages": {name: dataclasses.asdict(score) for name, score in merged.averages().items()},
         "failures": results.failures,
     }
     partial = path.with_suffix(".partial")
