@@ -32,7 +32,7 @@ class Evaluation:
     def settings(self) -> dict[str, Any]:
         """What is kept beside a score: scores of other settings are other scores."""
         named = ("limit", "seq_length", "max_tokens", "precision", "backend")
-        paths = ("data", "text", "corpus", "instructions")
+        paths = ("data", "text", "corpus", "instructions", "tokenizer")
         return {name: getattr(self, name) for name in named} | {
             name: str(value) for name in paths if (value := getattr(self, name)) is not None
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .drawing import alone
 from .findings import Finding
-from .papers import CURVES, SECTIONS, PapersReport
+from .papers import Figure, PapersReport
 from .stand_ins import rows, sentence
 from .table import Cell, Table
 
@@ -42,13 +42,10 @@ def _lines(report: PapersReport) -> Iterator[str]:
     for finding in report.findings:
         yield from _finding(finding)
     yield f"\n{NOTATION}\n"
-    tables = {table.name: table for table in report.tables}
-    for _, name, parts in SECTIONS:
+    for _, name, parts in report.sections():
         yield f"\n## {name}"
         for part in parts:
-            if part in tables:
-                yield from _table(tables[part])
-            yield from _figure(report, part)
+            yield from _table(part) if isinstance(part, Table) else _figure(part)
     if report.others:
         yield "\n## Other runs\n"
         yield from _grid([("run", "perplexity", "why"), *other_rows(report)])
@@ -93,12 +90,10 @@ def _table(table: Table) -> Iterator[str]:
         yield f"Without a number of ours, what is published is on the page: {'; '.join(without)}."
 
 
-def _figure(report: PapersReport, name: str) -> Iterator[str]:
-    drawings = report.figures.get(name, ())
-    caption = CURVES.get(name, "Filled: ours, with standard deviations; hollow: published.")
-    if drawings:
-        yield f"\n{caption}\n"
-        yield from (f"![{name}](figures/{_file(name, i)})" for i in range(len(drawings)))
+def _figure(figure: Figure) -> Iterator[str]:
+    if figure.drawings:
+        yield f"\n{figure.caption}\n"
+        yield from (f"![{figure.name}](figures/{_file(figure.name, i)})" for i in range(len(figure.drawings)))
 
 
 def _file(name: str, i: int) -> str:

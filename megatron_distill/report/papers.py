@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,20 @@ CURVES = {
 
 
 @dataclass(frozen=True)
+class Figure:
+    """Drawings under one caption."""
+
+    name: str
+    drawings: tuple[str, ...]
+    """SVGs; none where nothing ran."""
+
+    @property
+    def caption(self) -> str:
+        """What they show."""
+        return CURVES.get(self.name, "Filled: ours, with standard deviations; hollow: published.")
+
+
+@dataclass(frozen=True)
 class PapersReport:
     """What there is to say."""
 
@@ -57,6 +71,18 @@ class PapersReport:
         if typical is None:
             return "No setting was run with several seeds: any difference counts, however small."
         return f"Seeds of one setting typically spread by {100 * typical:.2g} % of their perplexity."
+
+    def sections(self) -> Iterator[tuple[str, str, list[Table | Figure]]]:
+        """(anchor, name, tables and figures) in the order in which all forms of the report have them."""
+        tables = {table.name: table for table in self.tables}
+        for anchor, name, parts in SECTIONS:
+            found: list[Table | Figure] = []
+            for part in parts:
+                if part in tables:
+                    found.append(tables[part])
+                if part in self.figures:
+                    found.append(Figure(part, self.figures[part]))
+            yield anchor, name, found
 
     @property
     def runs(self) -> list[RunRecord]:

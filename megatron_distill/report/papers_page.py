@@ -12,7 +12,7 @@ from pathlib import Path
 from .experiments import seed_of
 from .findings import AGREES, DISAGREES, LEVEL, NOT_RUN, Finding
 from .markdown import other_rows
-from .papers import CURVES, SECTIONS, PapersReport
+from .papers import CURVES, SECTIONS, Figure, PapersReport
 from .stand_ins import rows, sentence
 from .style import document
 from .table import Cell, Table
@@ -43,13 +43,10 @@ def _body(report: PapersReport) -> Iterator[str]:
         yield f"<div class=wide>{_grid(rows(report.stand_ins))}</div>"
     yield from _findings(report.findings, report.spread)
     yield _NOTATION
-    tables = {table.name: table for table in report.tables}
-    for anchor, name, parts in SECTIONS:
+    for anchor, name, parts in report.sections():
         yield f"<section id={anchor}><h2>{name}</h2>"
         for part in parts:
-            if part in tables:
-                yield from _table(tables[part])
-            yield from _figure(report, part)
+            yield from _table(part) if isinstance(part, Table) else _figure(part)
         yield "</section>"
     yield from _runs(report)
 
@@ -135,15 +132,12 @@ def _cell(cell: Cell) -> str:
     return f"<td>{ours}<span class=pub>{published}{difference}</span></td>"
 
 
-def _figure(report: PapersReport, name: str) -> Iterator[str]:
-    if name not in report.figures:
-        return
-    if report.figures[name]:
-        caption = CURVES.get(name, "Filled: ours, with standard deviations; hollow: published.")
-        drawings = "".join(report.figures[name])
-        yield f"<figure>{drawings}<figcaption>{caption}</figcaption></figure>"
-    elif name in CURVES:
-        yield f"<p class=caption>{CURVES[name]}: not run.</p>"
+def _figure(figure: Figure) -> Iterator[str]:
+    if figure.drawings:
+        drawings = "".join(figure.drawings)
+        yield f"<figure>{drawings}<figcaption>{figure.caption}</figcaption></figure>"
+    elif figure.name in CURVES:
+        yield f"<p class=caption>{figure.caption}: not run.</p>"
 
 
 def _runs(report: PapersReport) -> Iterator[str]:
