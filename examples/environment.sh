@@ -1,20 +1,26 @@
 # Sourced by the scripts: makes .venv in the project's root once, and uses it. `EXTRAS=dev` adds what tests need.
 # PYTHON=/path/to/python3.11 chooses the interpreter it is made with; NO_VENV=1 uses the python on PATH as it is.
+# What is installed is what the tests ran with (constraints.txt); NEWEST=1 takes the newest that pyproject.toml allows.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
 
+# pip_install ARGUMENTS...: pip install, held to constraints.txt unless NEWEST is set.
+pip_install() {
+  if [[ -n ${NEWEST:-} ]]; then pip install -q "$@"; else pip install -q --constraint constraints.txt "$@"; fi
+}
+
 install_torch() {
   if command -v nvidia-smi > /dev/null && nvidia-smi > /dev/null 2>&1; then
-    pip install -q "torch>=2.6"
+    pip_install "torch>=2.6,<2.14"
   elif [[ $(uname -s) == Darwin ]]; then
-    pip install -q torch==2.13.0
+    pip_install torch==2.13.0
   else
     # Without a GPU the CPU build: gigabytes smaller. PyTorch keeps it on an index of its own.
-    pip install -q torch==2.13.0+cpu 2> /dev/null \
-      || pip install -q torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu 2> /dev/null \
+    pip_install torch==2.13.0+cpu 2> /dev/null \
+      || pip_install torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu 2> /dev/null \
       || { echo "the CPU build of torch cannot be had here; installing the one with CUDA, several GB" \
-        && pip install -q torch==2.13.0; }
+        && pip_install torch==2.13.0; }
   fi
 }
 
@@ -34,11 +40,11 @@ prepare_environment() {
   fi
   source .venv/bin/activate
   export PIP_DISABLE_PIP_VERSION_CHECK=1
-  stamp=.venv/installed-${EXTRAS:-base}-$(cat pyproject.toml setup.py csrc/* | cksum | cut -d' ' -f1)
+  stamp=.venv/installed-${EXTRAS:-base}${NEWEST:+-newest}-$(cat pyproject.toml constraints.txt setup.py csrc/* | cksum | cut -d' ' -f1)
   if [[ ! -e $stamp ]]; then
     echo "installing megatron_distill${EXTRAS:+ with [$EXTRAS]} and what it needs (a few minutes)"
     python -c 'import torch' 2> /dev/null || install_torch
-    pip install -q -e ".${EXTRAS:+[$EXTRAS]}"
+    pip_install -e ".${EXTRAS:+[$EXTRAS]}"
     touch "$stamp"
   fi
 }

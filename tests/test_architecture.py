@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from tests import newest
 from tests.support.runs import ROOT, environment
 
 PACKAGE = sorted((ROOT / "megatron_distill").rglob("*.py"))
@@ -118,6 +120,15 @@ def test_importing_a_program_runs_nothing() -> None:
     names = [path.stem for path in PROGRAMS if path.parent.name == "tools"]
     done = run_python("-c", f"import sys; sys.path.insert(0, 'tools'); import pretrain_distill, {', '.join(names)}")
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_dependencies_are_bounded_and_pinned() -> None:
+    """What moves under us has an upper bound, and a version that the tests ran with."""
+    requirements = [line for line in metadata.requires("megatron_distill") or [] if 'extra == "gpu"' not in line]
+    assert len(requirements) > 20
+    unbounded = [line for line in requirements if "<" not in line.split(";")[0] and "megatron_distill" not in line]
+    assert unbounded == []
+    assert set(newest.direct_dependencies()) - set(newest.pinned()) == set()
 
 
 def test_nothing_names_a_machine() -> None:

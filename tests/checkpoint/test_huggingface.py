@@ -89,6 +89,17 @@ assert torch.equal(padded[:, 3:], cached), "padding changes what is generated"
 loss = model(ids, labels=ids).loss
 wanted = torch.nn.functional.cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 assert abs(loss - wanted) < 1e-6
+for name in ("cache", "past_key_values"):
+    again = model(ids[:, :5], use_cache=True)
+    step = model(ids[:, 5:], **{name: again.get("cache", again.get("past_key_values"))})
+    assert (step.logits - model(ids).logits[:, 5:]).abs().max() < 1e-5, f"{name} is not read"
+for unknown in ({"sliding_window": 4}, {"head_mask": None}):
+    try:
+        model(ids, **unknown)
+    except TypeError as error:
+        assert next(iter(unknown)) in str(error)
+    else:
+        raise AssertionError(f"{unknown} is ignored")
 print("as it should be")
 """
 

@@ -11,7 +11,7 @@ class PalmPaperConfig(PretrainedConfig):
     """The numbers that define the model; see modeling_palm_paper.py for what they mean."""
 
     model_type = "palm_paper"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 - transformers' own name and type
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]  # noqa: RUF012 - transformers' own name and type
 
     def __init__(
         self,

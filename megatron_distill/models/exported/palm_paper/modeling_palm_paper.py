@@ -21,6 +21,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .configuration_palm_paper import PalmPaperConfig
 
+# transformers 5.24 calls the key-value cache `cache`, in arguments and results; earlier ones say `past_key_values`.
+CACHE_FIELD = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+
 
 class PalmPaperBlock(nn.Module):
     """One layer."""
@@ -100,33 +103,42 @@ class PalmPaperForCausalLM(PalmPaperPreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
+        cache: Any = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
-        **others: Any,
-    ) -> CausalLMOutputWithPast:
-        """[batch, seq] ids to [batch, seq, vocabulary] logits; with labels also the mean loss of the next token."""
+        past_key_values: Any = None,
+        return_dict: bool | None = True,
+    ) -> Any:
+        """[batch, seq] ids to [batch, seq, vocabulary] logits; with labels also the mean loss of the next token.
+
+        `cache` and `past_key_values` are two names of one argument. No other arguments are taken: one that was ignored
+        could change what the caller means to compute.
+        """
+        if cache is not None and past_key_values is not None:
+            raise ValueError("give the key-value cache as `cache` or as `past_key_values`, not as both")
+        cache = past_key_values if cache is None else cache
         hidden = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         wants_cache = self.config.use_cache if use_cache is None else use_cache
-        if wants_cache and past_key_values is None and not self.training:
-            past_key_values = DynamicCache()
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if wants_cache and cache is None and not self.training:
+            cache = DynamicCache()
+        past = 0 if cache is None else cache.get_seq_length()
         seq = hidden.shape[1]
         if position_ids is None:
             position_ids = torch.arange(past, past + seq, device=hidden.device)[None]
         cos, sin = rotary_table(position_ids, self.config.head_dim, self.config.rope_theta)
         mask = attention_mask_for(past, seq, attention_mask, hidden.device)
         for layer in self.model.layers:
-            hidden = layer(hidden, cos, sin, mask, past_key_values)
+            hidden = layer(hidden, cos, sin, mask, cache)
         hidden = self.model.norm(hidden)
         kept = hidden[:, -logits_to_keep:] if logits_to_keep else hidden
         logits = F.linear(kept, self.model.embed_tokens.weight)
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+        output = CausalLMOutputWithPast(**{"loss": loss, "logits": logits, CACHE_FIELD: cache})
+        return output if return_dict is not False else output.to_tuple()
 
 
 def rotary_table(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
@@ -144,7 +156,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def attention_mask_for(past: int, seq: int, padding: Tensor | None, device: Any) -> Tensor | None:
     """Which keys a query sees, [batch or 1, 1, seq, past + seq]; None where plain causal attention says it."""
-    if padding is not None and (padding.dim() != 2 or bool(padding.all())):
+    if padding is not None and padding.dim() != 2:
+        shape = list(padding.shape)
+        raise ValueError(f"the attention mask has shape {shape}; this model takes [batch, seq], and no static cache")
+    if padding is not None and bool(padding.all()):
         padding = None
     if padding is None and (past == 0 or seq == 1):
         return None
