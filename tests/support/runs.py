@@ -33,7 +33,7 @@ def command(*flags: object, ranks: int = 0) -> list[str]:
     return [*launcher, str(ROOT / "pretrain_distill.py"), *map(str, flags)]
 
 
-def start(*flags: object, ranks: int = 0, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def start(*flags: object, ranks: int = 0, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run to the end."""
     done = subprocess.run(
         command(*flags, ranks=ranks), capture_output=True, text=True, env=environment(), timeout=timeout, cwd=ROOT

@@ -15,7 +15,7 @@ def run_tool(name: str, *arguments: object, check: bool = True) -> subprocess.Co
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=60,
+        timeout=300,
     )
     assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
