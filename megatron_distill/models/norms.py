@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from megatron.core import parallel_state
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch import Tensor, nn
 
@@ -88,7 +89,11 @@ class QueryKeyNorm(nn.Module):
         """How this rank's slices lie in the whole vectors, for megatron-core's distributed checkpoints."""
         state = self.state_dict(prefix="", keep_vars=True)
         axes = dict.fromkeys(state, 0)
-        return make_sharded_tensors_for_checkpoint(state, prefix, axes, sharded_offsets, tp_group=self.tp_group)
+        # megatron-core looks up groups only if both are absent; without this one every replica claims to be the first.
+        replicas = parallel_state.get_data_parallel_group(with_context_parallel=True)
+        return make_sharded_tensors_for_checkpoint(
+            state, prefix, axes, sharded_offsets, tp_group=self.tp_group, dp_cp_group=replicas
+        )
 
 
 class _NormaliseOverRanks(torch.autograd.Function):

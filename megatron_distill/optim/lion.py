@@ -58,7 +58,7 @@ class Lion(torch.optim.AdamW):
                 self.state[p]["exp_avg"] = torch.zeros_like(p)
         momenta = [self.state[p]["exp_avg"] for p in parameters]
         if group["weight_decay"] != 0:
-            scale = lr / group["initial_lr"] if self.decay == "schedule" else lr
+            scale = lr / (group["initial_lr"] or 1.0) if self.decay == "schedule" else lr  # a peak of 0 decays nothing
             torch._foreach_mul_(parameters, 1 - group["weight_decay"] * scale)
         directions = torch._foreach_mul(momenta, beta1)
         torch._foreach_add_(directions, gradients, alpha=1 - beta1)

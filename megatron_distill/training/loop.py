@@ -184,6 +184,8 @@ def _check_skipped(state: TrainState, result: StepResult, limit: int) -> None:
 def _validate(student: Student, state: TrainState, feed: Feed, metrics: Metrics) -> None:
     loss = validate(student, feed)
     if loss is None:
+        if feed.valid is not None:
+            metrics.say(f"step {state.iteration}: no validation loss: no token of the validation windows counts")
         return
     state.perplexity = math.exp(min(loss, 700.0))
     if state.initial_perplexity is None:

@@ -96,7 +96,9 @@ def run_microbatches(
 ) -> list[Any]:
     """`count` micro-batches through megatron-core's schedule for this layout; on the last stage, [loss sum, tokens]
     of each."""
-    needs_data = student.model.pre_process or student.model.post_process or objective is not None
+    # A stage in the middle reads no text for itself. With a teacher it does read in the seed phase too, although the
+    # losses of its layers come later: its stream must be where the other stages' streams are when they begin.
+    needs_data = student.model.pre_process or student.model.post_process or student.plan.teacher is not None
     return get_forward_backward_func()(
         forward_step_func=forward_step if objective is None else partial(forward_step, objective=objective),
         data_iterator=batches if needs_data else None,

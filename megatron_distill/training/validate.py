@@ -10,7 +10,8 @@ from .student import Student
 
 
 def validate(student: Student, feed: Feed) -> float | None:
-    """Mean negative log-likelihood in nats a token over the validation windows, None without any.
+    """Mean negative log-likelihood in nats a token over the validation windows; None without windows, or if none of
+    their tokens counts (--eod-mask-loss on end tokens alone).
 
     Windows do not overlap in what they predict. Collective over the role.
     """
@@ -22,4 +23,4 @@ def validate(student: Student, feed: Feed) -> float | None:
         reports = run_microbatches(student, batches, count, forward_only=True)
     student.ddp.train()
     loss_sum, num_tokens, *_ = sum_over_role(reports, 0.0)
-    return loss_sum / num_tokens
+    return loss_sum / num_tokens if num_tokens else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.support.cluster import forked
 from tests.support.ranks import launch, ranks
 from tests.support.runs import MODEL, SMALL, result, rows, start
 from tests.support.worlds import student
@@ -144,6 +146,32 @@ def test_validation_counts_each_window_once(rank: int, tmp_path: Path, corpus: P
             with torch.no_grad():
                 losses.append(trained.model(batch.tokens, batch.position_ids, None, labels=batch.labels).double().sum())
         assert found == pytest.approx(float(sum(losses)) / (5 * 1500), rel=1e-6)
+
+
+@ranks(1)
+def test_validation_windows_in_which_nothing_counts_have_no_loss(rank: int, tmp_path: Path, corpus: Path) -> None:
+    from megatron_distill.batch import Batch
+    from megatron_distill.training.feed import Feed
+    from megatron_distill.training.validate import validate
+
+    class Masked(Feed):
+        def _on_device(self, item: Batch | torch.Tensor) -> Batch:
+            batch = super()._on_device(item)
+            return replace(batch, loss_mask=torch.zeros_like(batch.loss_mask))
+
+    with student(tmp_path / "run", corpus) as trained:
+        assert validate(trained, Masked(trained.plan)) is None
+        assert validate(trained, Feed(trained.plan)) is not None
+
+
+def test_a_learning_rate_of_zero_trains_nothing(tmp_path: Path, corpus: Path) -> None:
+    flags = [*MODEL, *SMALL, "--data-path", corpus, "--train-iters", 2, "--lr", 0]
+    for optimizer in (["--optimizer", "lion"], ["--optimizer", "adamw", "--decay-semantics", "lr"]):
+        run = tmp_path / optimizer[1]
+        codes, output = forked(*flags, *optimizer, "--save", run)
+        assert codes == [0], output
+        first, last = (row["loss"] for row in rows(run, "valid"))
+        assert first == last
 
 
 def test_a_run_tells_all_it_did(base_run: Path) -> None:

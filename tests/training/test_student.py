@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.cluster import forked
 from tests.support.ranks import ranks
-from tests.support.runs import MODEL, SMALL, start, trace
+from tests.support.runs import MODEL, SMALL, trace
 from tests.support.worlds import student
 
 SEED = 4 * 32 * 3
@@ -88,10 +89,37 @@ def named_momenta(trained) -> dict[str, torch.Tensor]:  # type: ignore[no-untype
     return {name_of[id(p)]: state["exp_avg"].clone() for p, _, _, state in _shards(trained.optimizer)}
 
 
-def test_a_stage_whose_layers_are_all_frozen(tmp_path: Path, corpus: Path) -> None:
-    model = [*MODEL, *SMALL, "--num-layers", 9, "--data-path", corpus, "--train-iters", 6, "--optimizer", "adamw"]
-    pruning = ["--decay-semantics", "lr", "--pruning-layout", "3-5", "--pruning-seed-tokens", SEED]
-    start(*model, *pruning, "--save", tmp_path / "one")
-    start(*model, *pruning, "--save", tmp_path / "three", "--pipeline-model-parallel-size", 3, ranks=3)
+STAGES = {
+    "language model": ["--optimizer", "adamw", "--decay-semantics", "lr"],
+    "losses in the layers": [
+        "--loss",
+        "vanilla",
+        "hidden-states",
+        "attention-scores",
+        "--teacher-placement",
+        "separate",
+    ],
+}
+
+
+@pytest.mark.parametrize("method", STAGES)
+def test_a_stage_whose_layers_are_all_frozen(method: str, tmp_path: Path, corpus: Path) -> None:
+    """Three stages, the middle one frozen until its layers are pruned; resumed in the seed phase and after it."""
+    common = [*(*MODEL, *SMALL, "--num-layers", 9, "--data-path", corpus), *STAGES[method]]
+    taught = "--loss" in common
+    if taught:
+        base = tmp_path / "base"
+        assert forked(*MODEL, *SMALL, "--num-layers", 9, "--data-path", corpus, "--train-iters", 1, "--save", base)[
+            0
+        ] == [0]
+        common += ["--load", base]
+    common += ["--train-iters", 6, "--pruning-layout", "3-5", "--pruning-seed-tokens", SEED]
+    alone, ranks = ("colocated", 4) if taught else ("", 3)
+    placement = ["--teacher-placement", alone] if taught else []
+    assert forked(*common, *placement, "--save", tmp_path / "one")[0] == [0]
+    for stop in (2, 4, 6):
+        layout = ["--pipeline-model-parallel-size", 3, "--exit-interval", stop]
+        codes, output = forked(*common, *layout, "--save", tmp_path / "three", ranks=ranks)
+        assert codes == [0] * ranks, output
     for a, b in zip(trace(tmp_path / "three"), trace(tmp_path / "one"), strict=True):
         assert a == pytest.approx(b, rel=1e-4)
