@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from megatron_distill.data.whole_file import written_whole
+
 from .drawing import SERIES, SOFT, as_svg, dress, legend, short, title
 from .records import RunRecord
 
@@ -16,7 +18,8 @@ NAMES = {"base": "base", "compressed": "compressed", "scratch": "same size, from
 def draw_curves(path: Path, runs: dict[str, RunRecord], *, mark: dict[str, Any] | None = None) -> None:
     """PNG of validation loss over training tokens, training loss thin behind; `mark` is the truncated model."""
     figure = _figure(runs, mark)
-    figure.savefig(path, dpi=160)
+    with written_whole(path) as file:
+        figure.savefig(file, format="png", dpi=160)
 
 
 def curves_svg(runs: dict[str, RunRecord], *, mark: dict[str, Any] | None = None) -> str:

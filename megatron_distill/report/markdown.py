@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from megatron_distill.data.whole_file import write_whole
+
 from .drawing import alone
 from .findings import Finding
 from .papers import Figure, PapersReport
@@ -26,8 +28,8 @@ def write_markdown(path: Path, report: PapersReport) -> None:
         for stale in folder.glob(f"{name}-*.svg"):
             stale.unlink()
         for i, drawing in enumerate(drawings):
-            (folder / _file(name, i)).write_text(alone(drawing), encoding="utf-8")
-    path.write_text("\n".join(_lines(report)) + "\n", encoding="utf-8")
+            write_whole(folder / _file(name, i), alone(drawing))
+    write_whole(path, "\n".join(_lines(report)) + "\n")
 
 
 def _lines(report: PapersReport) -> Iterator[str]:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from megatron_distill.data.whole_file import write_whole
+
 from .curves import curves_svg
 from .records import RunRecord
 from .style import document
@@ -30,7 +32,7 @@ def write_page(
         *(_details(name, run) for name, run in runs.items()),
         f"<footer>{html.escape(_provenance(runs))}</footer>",
     ]
-    path.write_text(document(title, "\n".join(parts), _STYLE), encoding="utf-8")
+    write_whole(path, document(title, "\n".join(parts), _STYLE))
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
+
+from megatron_distill.data.whole_file import write_whole
 
 from .table import Cell, Table
 
@@ -13,12 +16,13 @@ COLUMNS = ("table", "row", "column", "ours", "ours_std", "seeds", "published", "
 
 def write_csv(path: Path, tables: Sequence[Table]) -> None:
     """Numbers are not rounded; accuracies are in percent; `runs` are folders, apart by semicolons."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for table in tables:
-            for row, column, cell in table.cells():
-                writer.writerow((table.name, ", ".join(row.label), column.replace("\u00ad", ""), *_numbers(cell)))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for table in tables:
+        for row, column, cell in table.cells():
+            writer.writerow((table.name, ", ".join(row.label), column.replace("\u00ad", ""), *_numbers(cell)))
+    write_whole(path, text.getvalue())
 
 
 def _numbers(cell: Cell) -> tuple[object, ...]:

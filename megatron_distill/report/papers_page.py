@@ -9,6 +9,8 @@ from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
 
+from megatron_distill.data.whole_file import write_whole
+
 from .experiments import seed_of
 from .findings import AGREES, DISAGREES, LEVEL, NOT_RUN, Finding
 from .markdown import other_rows
@@ -24,7 +26,7 @@ _CLASSES = {AGREES: "good", LEVEL: "level", DISAGREES: "bad", NOT_RUN: "none"}
 def write_papers_page(path: Path, report: PapersReport) -> None:
     """Write the page to `path`; nothing in it is fetched from anywhere."""
     style = files(__package__).joinpath("papers_page.css").read_text(encoding="utf-8")
-    path.write_text(document(_TITLE, "\n".join(_body(report)), style), encoding="utf-8")
+    write_whole(path, document(_TITLE, "\n".join(_body(report)), style))
 
 
 def _body(report: PapersReport) -> Iterator[str]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from megatron_distill.data.whole_file import write_whole
+
 from .curves import draw_curves
 from .page import write_page
 from .records import RunRecord
@@ -63,7 +65,7 @@ def write_summary(output: Path, runs: dict[str, RunRecord]) -> str:
     """Write summary.json, loss_curves.png and report.html to `output`; returns the table as text."""
     entries = summarise(runs["base"], runs["compressed"], runs["scratch"])
     output.mkdir(parents=True, exist_ok=True)
-    (output / "summary.json").write_text(json.dumps(entries, indent=1) + "\n")
+    write_whole(output / "summary.json", json.dumps(entries, indent=1) + "\n")
     draw_curves(output / "loss_curves.png", runs, mark=entries["truncated"])
     write_page(output / "report.html", table_rows(entries), verdict(entries), runs, mark=entries["truncated"])
     return as_text(table_rows(entries)) + "\n\n" + verdict(entries)

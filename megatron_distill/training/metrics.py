@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from megatron_distill import __version__
+from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import to_flags
+from megatron_distill.data.whole_file import write_whole
 from megatron_distill.parallel import device
 from megatron_distill.parallel.worlds import FailedTogether, World, first_failure
 
@@ -42,14 +44,14 @@ class Metrics:
         self.board: Any = None
         self.wandb: Any = None
         self.live = sys.stdout.isatty()
-        self.failure: OSError | None = None
+        self.failure: Exception | None = None
         """Why what was told is not on disk; `settle` raises it."""
 
     def __enter__(self) -> Metrics:
         if self.speaks:
             try:
                 self._open()
-            except OSError as error:
+            except (OSError, ConfigError) as error:
                 self.failure = error
         return self
 
@@ -69,8 +71,8 @@ class Metrics:
             self.wandb = _wandb(project, self.run.name, asdict(self.plan.config))
         if plan.resume_from:
             self._say_what_changed(self.run / "flags.txt")
-        (self.run / "flags.txt").write_text("\n".join(to_flags(plan.config)) + "\n")
-        (self.run / "run.json").write_text(json.dumps(self._provenance(), indent=1))
+        write_whole(self.run / "flags.txt", "\n".join(to_flags(plan.config)) + "\n")
+        write_whole(self.run / "run.json", json.dumps(self._provenance(), indent=1))
 
     def __exit__(self, *exc: object) -> None:
         for file in (self.lines, self.board):
@@ -214,9 +216,7 @@ class Metrics:
         }
         if taught:
             values |= {"teacher_wait_seconds": state.waited_seconds, "bridge_bytes_per_token": self.bridge_bytes}
-        partial = self.run / "result.json.partial"
-        partial.write_text(json.dumps(values, indent=1))
-        partial.rename(self.run / "result.json")
+        write_whole(self.run / "result.json", json.dumps(values, indent=1))
 
     def _write(self, kind: str, state: TrainState, values: dict[str, Any]) -> None:
         if self.lines is None or self.failure is not None:
@@ -316,9 +316,7 @@ def _cut_after(path: Path, iteration: int) -> None:
         if at > iteration or (at == iteration and kind == "removal"):
             break
         kept.append(line)
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(line + "\n" for line in kept))
-    partial.rename(path)
+    write_whole(path, "".join(line + "\n" for line in kept))
 
 
 def _wandb(project: str, name: str, config: dict[str, Any]) -> Any:
