@@ -13,7 +13,8 @@ from pathlib import Path
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.prepare.encode import FAST
-from megatron_distill.data.prepare.preprocess import Outcome, Request, preprocess
+from megatron_distill.data.prepare.outcome import Outcome
+from megatron_distill.data.prepare.preprocess import Request, preprocess
 
 
 def main() -> int:
@@ -42,6 +43,15 @@ def parse() -> Request:
     parser.add_argument("--text-key", default="text", help="field of a JSON line that holds the text")
     parser.add_argument(
         "--append-eod", action=argparse.BooleanOptionalAction, default=True, help="end each document with a token"
+    )
+    parser.add_argument(
+        "--eod-token", metavar="NAME_OR_ID", help="the token that ends a document, if not the one the tokenizer names"
+    )
+    parser.add_argument(
+        "--prepend-bos",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="begin each document with a token; if absent, as the tokenizer's post-processor does it",
     )
     parser.add_argument(
         "--instructions",
@@ -73,6 +83,7 @@ def tell(outcome: Outcome) -> None:
             print(f"{parts} by gigatoken, equal to the tokenizer's own ids in {outcome.num_compared} samples")
         else:
             print(f"{parts} by the tokenizer's own library, many times slower: {engine}")
+    print(outcome.frame)
     if outcome.num_skipped:
         print(f"{outcome.num_skipped:,} bad lines were left out, the first of them:", file=sys.stderr)
         print("\n".join(outcome.skipped), file=sys.stderr)

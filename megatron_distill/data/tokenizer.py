@@ -12,12 +12,13 @@ from megatron_distill.config.error import ConfigError
 
 from . import gpt2_files
 from .sentencepiece_json import to_tokenizers
+from .special_tokens import SpecialTokens
 
 if TYPE_CHECKING:
     import tokenizers
 
-END_OF_DOCUMENT = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>")
-"""Tokens that may end a document, the first that is known wins."""
+MODEL = "tokenizer.model"
+"""The SentencePiece model of a folder."""
 
 
 class Tokenizer(Protocol):
@@ -31,7 +32,27 @@ class Tokenizer(Protocol):
 
     @property
     def eod_id(self) -> int:
-        """Id of the token that ends a document; ConfigError if there is none."""
+        """Id of the token that ends a document: the one the tokenizer's folder names; ConfigError if there is none."""
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of the token that the tokenizer itself puts before a text, None if it puts none."""
+
+    def prefix(self) -> list[int]:
+        """All tokens that the tokenizer itself puts before a text: `bos_id`, as a rule, or none."""
+
+    @property
+    def named_bos_id(self) -> int | None:
+        """Id of the begin token that the tokenizer's folder names, whether texts begin with it or not."""
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token, None if the vocabulary does not have it."""
+
+    def id_to_token(self, token: int) -> str:
+        """The text of a token that the vocabulary has."""
+
+    def vocabulary(self) -> dict[str, int]:
+        """Ids by token, added tokens included."""
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
@@ -62,14 +83,35 @@ def vocab_size(path: str | Path) -> int:
     return load_tokenizer(path).vocab_size
 
 
+def vocabulary(path: str | Path) -> dict[str, int]:
+    """Ids by token of the tokenizer at `path`, added tokens included."""
+    return load_tokenizer(path).vocabulary()
+
+
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of the tokenizer's files: two models share a tokenizer if these are equal."""
+    """SHA-256 of the vocabulary of the tokenizer at `path`: models share a tokenizer if these are equal.
+
+    The same for every form of a tokenizer: GPT-2's files and their tokenizer.json, a .model and its tokenizer.json.
+    """
+    return fingerprint_of(load_tokenizer(path))
+
+
+def fingerprint_of(tokenizer: Tokenizer) -> str:
+    """The same for a loaded tokenizer."""
+    pairs = sorted((i, token) for token, i in tokenizer.vocabulary().items())
+    return hashlib.sha256(json.dumps(pairs, separators=(",", ":")).encode()).hexdigest()
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of the tokenizer's files, of which the rules by which it cuts text are a part."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in tokenizer_files(Path(path)))).hexdigest()
 
 
 def tokenizer_files(path: Path) -> tuple[Path, ...]:
     """The files that make the tokenizer at `path`, the one that names it first."""
     whole = path / "tokenizer.json" if path.is_dir() else path
+    if path.is_dir() and not whole.exists() and (path / MODEL).exists():
+        whole = path / MODEL
     pair = gpt2_files.find(path if path.is_dir() else path.parent)
     return pair if pair and (pair[0] == path or (path.is_dir() and not whole.exists())) else (whole,)
 
@@ -89,6 +131,7 @@ class HuggingFaceTokenizer:
             self._inner = gpt2_files.read(*files) if pair else tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise ConfigError(f"{path} is no tokenizer.json: {error}") from error
+        self._special = SpecialTokens(path, self._inner.token_to_id)
 
     @property
     def vocab_size(self) -> int:
@@ -97,8 +140,38 @@ class HuggingFaceTokenizer:
 
     @property
     def eod_id(self) -> int:
-        """Id of the first of END_OF_DOCUMENT that the vocabulary has."""
-        return _first_known(self._inner.token_to_id, self.path)
+        """The end token that the folder names, else the first usual one that the vocabulary has."""
+        return _end(self._special, None, self.vocab_size)
+
+    @property
+    def bos_id(self) -> int | None:
+        """The one token that the tokenizer puts before a text, None if it is not one."""
+        return _only(self.prefix())
+
+    @property
+    def named_bos_id(self) -> int | None:
+        """The begin token that the folder names."""
+        return self._special.named_bos()
+
+    def prefix(self) -> list[int]:
+        """What the post-processor puts before a text; GPT-2's files have none, but tokenizer_config.json may."""
+        if len(tokenizer_files(self.path)) == 2:
+            return _list(self.named_bos_id) if self._special.adds_bos() else []
+        encoded = self._inner.encode("a", add_special_tokens=True)
+        length = next((i for i, added in enumerate(encoded.special_tokens_mask) if not added), 0)
+        return encoded.ids[:length]
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token, None if the vocabulary does not have it."""
+        return self._inner.token_to_id(token)
+
+    def id_to_token(self, token: int) -> str:
+        """The text of a token that the vocabulary has."""
+        return str(self._inner.id_to_token(token))
+
+    def vocabulary(self) -> dict[str, int]:
+        """Ids by token, added tokens included."""
+        return self._inner.get_vocab(with_added_tokens=True)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
@@ -118,7 +191,7 @@ class HuggingFaceTokenizer:
 
     def save_huggingface(self, folder: Path) -> None:
         """tokenizer.json and tokenizer_config.json."""
-        _save(self._inner, self.eod_id, folder)
+        _save(self._inner, self, folder)
 
 
 class SentencePieceTokenizer:
@@ -132,6 +205,7 @@ class SentencePieceTokenizer:
             self._inner = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError) as error:
             raise ConfigError(f"{path} is no SentencePiece model: {error}") from error
+        self._special = SpecialTokens(path, self.token_to_id)
 
     @property
     def vocab_size(self) -> int:
@@ -140,11 +214,41 @@ class SentencePieceTokenizer:
 
     @property
     def eod_id(self) -> int:
-        """SentencePiece's end of sentence, else the first of END_OF_DOCUMENT that is a piece."""
-        if self._inner.eos_id() >= 0:
-            return int(self._inner.eos_id())
-        unknown = self._inner.unk_id()
-        return _first_known(lambda t: None if (i := self._inner.piece_to_id(t)) == unknown else i, self.path)
+        """The end token that the folder names, else the model's own, else the first usual one that is a piece."""
+        return _end(self._special, self._own(self._inner.eos_id()), self.vocab_size)
+
+    @property
+    def bos_id(self) -> int | None:
+        """The one token that the tokenizer puts before a text, None if it is not one."""
+        return _only(self.prefix())
+
+    def prefix(self) -> list[int]:
+        """What tokenizer_config.json wants before a text; SentencePiece itself puts nothing there."""
+        return _list(self.named_bos_id) if self._special.adds_bos() else []
+
+    @property
+    def named_bos_id(self) -> int | None:
+        """The begin token that the folder names, else the model's own."""
+        named = self._special.named_bos()
+        return named if named is not None else self._own(self._inner.bos_id())
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a piece, None if there is no such piece."""
+        found = int(self._inner.piece_to_id(token))
+        return found if self._inner.id_to_piece(found) == token else None
+
+    def id_to_token(self, token: int) -> str:
+        """The piece of an id below the size of the vocabulary."""
+        return self._inner.id_to_piece(token)
+
+    def vocabulary(self) -> dict[str, int]:
+        """Ids by piece."""
+        return {self._inner.id_to_piece(i): i for i in range(self.vocab_size)}
+
+    @staticmethod
+    def _own(token: int) -> int | None:
+        """An id as SentencePiece gives it, which is negative where the model has no such token."""
+        return int(token) if token >= 0 else None
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
@@ -161,25 +265,40 @@ class SentencePieceTokenizer:
 
     def save_huggingface(self, folder: Path) -> None:
         """tokenizer.json, made from the model, and tokenizer_config.json."""
-        _save(to_tokenizers(self.path), self.eod_id, folder)
+        _save(to_tokenizers(self.path), self, folder)
 
 
-def _save(tokenizer: tokenizers.Tokenizer, eod_id: int, folder: Path) -> None:
-    tokenizer.save(str(folder / "tokenizer.json"))
-    eod = tokenizer.id_to_token(eod_id)
+def _save(inner: tokenizers.Tokenizer, tokenizer: Tokenizer, folder: Path) -> None:
+    """The files of a Hugging Face folder; without an end token, as the tokenizer is, they name none."""
+    inner.save(str(folder / "tokenizer.json"))
+    try:
+        eod: int | None = tokenizer.eod_id
+    except ConfigError:
+        eod = None
+    bos = tokenizer.named_bos_id if tokenizer.named_bos_id is not None else eod
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": eod,
-        "eos_token": eod,
-        "pad_token": eod,
+        "bos_token": None if bos is None else inner.id_to_token(bos),
+        "eos_token": None if eod is None else inner.id_to_token(eod),
+        "pad_token": None if eod is None else inner.id_to_token(eod),
         "clean_up_tokenization_spaces": False,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
 
 
-def _first_known(token_to_id: Any, path: Path) -> int:
-    found = (token_to_id(token) for token in END_OF_DOCUMENT)
-    eod = next((i for i in found if i is not None), None)
-    if eod is None:
-        raise ConfigError(f"{path} has no token that ends a document; it needs one of {', '.join(END_OF_DOCUMENT)}")
-    return int(eod)
+def _only(ids: list[int]) -> int | None:
+    return ids[0] if len(ids) == 1 else None
+
+
+def _list(token: int | None) -> list[int]:
+    return [] if token is None else [token]
+
+
+def _end(special: SpecialTokens, own: int | None, vocab_size: int) -> int:
+    named = special.named_eos()
+    found = next((i for i in (named, own, special.usual_end()) if i is not None), None)
+    if found is None:
+        raise special.no_end()
+    if not 0 <= found < vocab_size:
+        raise ConfigError(f"{special.path.parent} names the end token {found}, but has only {vocab_size} tokens")
+    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from megatron_distill.data.gpt2_files import NAMES
-from megatron_distill.data.tokenizer import fingerprint, load_tokenizer
+from megatron_distill.data.tokenizer import checksum, fingerprint, load_tokenizer
 
 
 @pytest.fixture(params=NAMES, ids=["Hugging Face", "OpenAI"])
@@ -34,11 +34,15 @@ def test_the_vocabulary_names_the_pair(folder: Path) -> None:
     assert fingerprint(vocabulary) == fingerprint(folder)
 
 
-def test_both_files_count_for_the_fingerprint(folder: Path) -> None:
-    before = fingerprint(folder)
+def test_the_fingerprint_is_that_of_the_tokenizer_json(folder: Path, bpe_file: Path) -> None:
+    assert fingerprint(folder) == fingerprint(bpe_file)
+
+
+def test_both_files_count_for_the_checksum(folder: Path) -> None:
+    before = checksum(folder)
     [merges] = [path for path in folder.iterdir() if path.suffix != ".json"]
     merges.write_text(merges.read_text() + "q q\n")
-    assert fingerprint(folder) != before
+    assert checksum(folder) != before
 
 
 def test_a_tokenizer_json_beside_them_wins(folder: Path, bpe_file: Path) -> None:

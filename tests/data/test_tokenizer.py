@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ from tokenizers import Tokenizer as Inner
 from tokenizers.processors import TemplateProcessing
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data.tokenizer import Tokenizer, fingerprint, load_tokenizer, vocab_size
+from megatron_distill.data.sentencepiece_json import to_tokenizers
+from megatron_distill.data.tokenizer import Tokenizer, checksum, fingerprint, load_tokenizer, vocab_size, vocabulary
 
 KINDS = ["bpe", "sentencepiece"]
 TEXTS = [
@@ -91,7 +92,9 @@ def test_the_end_of_a_document(tokenizers: dict[str, Tokenizer]) -> None:
 def test_a_tokenizer_without_an_end_is_said(bpe_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(bpe_file.read_text().replace(END, "<nothing>"))
-    with pytest.raises(ConfigError, match=r"tokenizer\.json has no token that ends a document; .* </s>"):
+    with pytest.raises(
+        ConfigError, match=r"tokenizer\.json has no token that ends a document: .* </s>.* give --eod-token"
+    ):
         _ = load_tokenizer(path).eod_id
 
 
@@ -100,12 +103,107 @@ def test_a_folder_means_its_tokenizer_json(bpe_file: Path) -> None:
     assert fingerprint(bpe_file.parent) == fingerprint(bpe_file)
 
 
-def test_the_fingerprint_is_of_the_bytes(bpe_file: Path, sentencepiece_file: Path, tmp_path: Path) -> None:
-    assert fingerprint(bpe_file) == hashlib.sha256(bpe_file.read_bytes()).hexdigest()
-    assert fingerprint(bpe_file) != fingerprint(sentencepiece_file)
+def test_the_fingerprint_is_of_the_vocabulary_and_the_checksum_of_the_bytes(bpe_file: Path, tmp_path: Path) -> None:
     other = tmp_path / "tokenizer.json"
     other.write_bytes(bpe_file.read_bytes() + b"\n")
+    assert fingerprint(other) == fingerprint(bpe_file)
+    assert checksum(other) != checksum(bpe_file)
+    content = json.loads(bpe_file.read_text())
+    ids = content["model"]["vocab"]
+    ids["a"], ids["b"] = ids["b"], ids["a"]
+    other.write_text(json.dumps(content))
     assert fingerprint(other) != fingerprint(bpe_file)
+    assert vocabulary(other)["a"] == vocabulary(bpe_file)["b"]
+
+
+def test_every_form_of_a_tokenizer_has_one_fingerprint(
+    bpe_file: Path, sentencepiece_file: Path, tmp_path: Path
+) -> None:
+    to_tokenizers(sentencepiece_file).save(str(tmp_path / "tokenizer.json"))
+    assert fingerprint(tmp_path / "tokenizer.json") == fingerprint(sentencepiece_file)
+    assert vocabulary(tmp_path) == vocabulary(sentencepiece_file)
+    load_tokenizer(bpe_file).save_huggingface(tmp_path)
+    assert fingerprint(tmp_path) == fingerprint(bpe_file) != fingerprint(sentencepiece_file)
+
+
+@pytest.fixture
+def folder(bpe_file: Path, tmp_path: Path) -> Path:
+    """A folder with the tokens <s> (400), <eos> (401) and <|end|> (402) more."""
+    inner = Inner.from_file(str(bpe_file))
+    inner.add_special_tokens(["<s>", "<eos>", "<|end|>"])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+def write(path: Path, **content: object) -> None:
+    path.write_text(json.dumps(content))
+
+
+def test_the_end_token_is_the_one_that_the_folder_names(folder: Path) -> None:
+    assert load_tokenizer(folder).eod_id == 0, "nothing names one"
+    write(folder / "generation_config.json", eos_token_id=[401, 402])
+    assert load_tokenizer(folder).eod_id == 401
+    write(folder / "config.json", eos_token_id=402)
+    assert load_tokenizer(folder).eod_id == 402
+    write(folder / "tokenizer_config.json", eos_token={"content": "<eos>", "lstrip": False})
+    assert load_tokenizer(folder).eod_id == 401
+    write(folder / "tokenizer_config.json", eos_token="<|end|>", unknown=[1])
+    assert load_tokenizer(folder).eod_id == load_tokenizer(folder / "tokenizer.json").eod_id == 402
+    write(folder / "tokenizer_config.json", eos_token=None)
+    write(folder / "special_tokens_map.json", eos_token="<eos>")
+    assert load_tokenizer(folder).eod_id == 401
+
+
+def test_a_tokenizer_of_another_name_is_not_what_the_folder_describes(folder: Path) -> None:
+    write(folder / "tokenizer_config.json", eos_token="<|end|>")
+    shutil.copy(folder / "tokenizer.json", folder / "mine.json")
+    assert load_tokenizer(folder / "mine.json").eod_id == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("tokenizer_config.json", {"eos_token": "<nowhere>"}, "names the eos_token '<nowhere>', which tokenizer.json"),
+        ("tokenizer_config.json", {"eos_token": {"lstrip": False}}, "names the eos_token None, which"),
+        ("tokenizer_config.json", {"eos_token": 3}, r"tokenizer_config\.json is damaged: expected"),
+        ("config.json", {"eos_token_id": 403}, "names the end token 403, but has only 403 tokens"),
+        ("config.json", {"eos_token_id": -1}, "names the end token -1"),
+        ("config.json", {"eos_token_id": "0"}, r"config\.json is damaged: expected"),
+    ],
+)
+def test_a_folder_that_names_no_token_is_said(folder: Path, name: str, content: dict[str, object], said: str) -> None:
+    write(folder / name, **content)
+    with pytest.raises(ConfigError, match=said):
+        _ = load_tokenizer(folder).eod_id
+
+
+def test_the_begin_token_is_the_post_processors(folder: Path, sentencepiece_file: Path) -> None:
+    write(folder / "tokenizer_config.json", bos_token="<s>", add_bos_token=True)
+    tokenizer = load_tokenizer(folder)
+    assert (tokenizer.bos_id, tokenizer.named_bos_id) == (None, 400), "as transformers has it: the file alone decides"
+    inner = Inner.from_file(str(folder / "tokenizer.json"))
+    inner.post_processor = TemplateProcessing(single="<s> $A <eos>", special_tokens=[("<s>", 400), ("<eos>", 401)])
+    inner.save(str(folder / "tokenizer.json"))
+    assert load_tokenizer(folder).bos_id == 400
+    inner.post_processor = TemplateProcessing(single="<s> <s> $A", special_tokens=[("<s>", 400)])
+    inner.save(str(folder / "tokenizer.json"))
+    assert (load_tokenizer(folder).bos_id, load_tokenizer(folder).prefix()) == (None, [400, 400])
+
+
+def test_a_model_begins_texts_where_its_folder_says_so(sentencepiece_file: Path, tmp_path: Path) -> None:
+    model = tmp_path / "tokenizer.model"
+    shutil.copy(sentencepiece_file, model)
+    assert (load_tokenizer(tmp_path).bos_id, load_tokenizer(tmp_path).named_bos_id) == (None, 1)
+    write(tmp_path / "tokenizer_config.json", add_bos_token=True, bos_token="<s>", eos_token="<unk>")
+    assert (load_tokenizer(tmp_path).bos_id, load_tokenizer(tmp_path).eod_id) == (1, 0)
+    assert load_tokenizer(model).bos_id == 1
+
+
+def test_a_tokenizer_without_an_end_is_exported_without_one(bpe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text(bpe_file.read_text().replace(END, "<nothing>"))
+    load_tokenizer(tmp_path / "mine.json").save_huggingface(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert config["eos_token"] is config["bos_token"] is config["pad_token"] is None
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "spm.model"])

@@ -9,12 +9,12 @@ def recipe(tokenizer: str = "tokenizer.json") -> Recipe:
     """Texts of the field "text" to uint16 tokens, each with an end."""
     return Recipe(
         tokenizer=tokenizer,
-        tokenizer_fingerprint="1234",
+        tokenizer_checksum="1234",
         text_key="text",
-        append_eod=True,
         instructions=False,
         max_prompt_tokens=0,
         skip_bad_lines=False,
         dtype="uint16",
+        bos=-1,
         eod=0,
     )

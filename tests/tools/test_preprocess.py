@@ -39,7 +39,7 @@ def test_each_document_is_its_tokens_and_an_end(
     expected = [ids + [tokenizer.eod_id] for ids in tokenizer.encode_batch(texts(text_file))]
     assert [corpus.document_tokens(i).tolist() for i in range(corpus.num_documents)] == expected
     assert f"{len(expected)} documents, {corpus.num_tokens:,} tokens" in done.stdout
-    assert names(tmp_path) == ["corpus.bin", "corpus.idx"]
+    assert names(tmp_path) == ["corpus.bin", "corpus.idx", "corpus.meta.json"]
 
 
 def test_files_of_all_kinds_in_the_order_they_are_named(bpe_file: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_bad_line_leaves_the_old_corpus(text_file: Path, bpe_file: Path, tmp_p
     (tmp_path / "bad.jsonl").write_text('{"text": "good"}\n{"url": "bad"}\n')
     refusal("preprocess_data", *flags(tmp_path / "bad.jsonl", bpe_file, tmp_path / "corpus"))
     assert corpus_bytes(tmp_path / "corpus") == before
-    assert names(tmp_path) == ["bad.jsonl", "corpus.bin", "corpus.idx"]
+    assert names(tmp_path) == ["bad.jsonl", "corpus.bin", "corpus.idx", "corpus.meta.json"]
 
 
 def test_wrong_paths_are_said(text_file: Path, bpe_file: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ class Worker:
         said = [json.loads(line) for line in lines]
         for message in said:
             if "errno" in message:
-                raise OSError(message["errno"], message["error"])
+                raise OSError(message["errno"], message["error"], message["filename"])
             if "error" in message:
                 raise ConfigError(message["error"])
         if not data:

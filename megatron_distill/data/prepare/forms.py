@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .corpus import text_of
 from .encode import Encoder
+from .frame import NONE, Frame
 
 
 class Documents(NamedTuple):
@@ -36,14 +37,14 @@ class Form(Protocol):
 
 @dataclass(frozen=True)
 class Plain:
-    """A document is one sequence: its tokens and, if `eod` is not negative, that token.
+    """A document is one sequence: its tokens in their frame.
 
-    A text without tokens becomes a document without a sequence and without `eod`, as Megatron-LM's script does it:
-    numbers of documents and of lines stay the same, and no model learns that nothing follows nothing.
+    A text without tokens becomes a document without a sequence if there is no begin token, as Megatron-LM's script does
+    it: numbers of documents and of lines stay the same, and no model learns that nothing follows nothing.
     """
 
     text_key: str
-    eod: int
+    frame: Frame
 
     def texts(self, line: bytes) -> tuple[str, ...]:
         """The document."""
@@ -51,11 +52,17 @@ class Plain:
 
     def documents(self, rows: Sequence[tuple[str, ...]], encoder: Encoder) -> Documents:
         """One for each row."""
-        end = np.array([self.eod] if self.eod >= 0 else [], dtype=np.uint32)
+        begin, end = as_array(self.frame.bos), as_array(self.frame.eod)
+        around = begin.size + end.size
         found = Documents([], [], [])
         for ids in encoder.encode([text for (text,) in rows]):
             found.marks.append(len(found.lengths))
-            if ids.size:
-                found.tokens.extend((ids, end))
-                found.lengths.append(ids.size + end.size)
+            if ids.size or begin.size:
+                found.tokens.extend((begin, ids, end) if begin.size else (ids, end))
+                found.lengths.append(ids.size + around)
         return found
+
+
+def as_array(token: int) -> NDArray[np.uint32]:
+    """One token, or nothing."""
+    return np.array([] if token == NONE else [token], dtype=np.uint32)

@@ -22,7 +22,8 @@ from megatron_distill.config.error import ConfigError
 from ..index_file import DTYPES, StoredTables
 from .corpus import BadLine, row_of, text_field
 from .encode import Encoder
-from .forms import Documents
+from .forms import Documents, as_array
+from .frame import Frame
 
 WITHOUT_INPUT = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
@@ -48,13 +49,13 @@ def prompt_of(row: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Instructions:
-    """A document is a prompt of at most `max_prompt_tokens` tokens, its first ones, and a response that ends in `eod`.
+    """A document is a prompt of at most `max_prompt_tokens` tokens, its first ones, and a response; both in a frame.
 
     The prompt is encoded alone and with its response, and the response is what the second has more: so a model reads at
     training time the ids that it sees as it answers.
     """
 
-    eod: int
+    frame: Frame
     max_prompt_tokens: int
 
     def texts(self, line: bytes) -> tuple[str, ...]:
@@ -68,13 +69,13 @@ class Instructions:
     def documents(self, rows: Sequence[tuple[str, ...]], encoder: Encoder) -> Documents:
         """One of two sequences for each row."""
         ids = encoder.encode([text for row in rows for text in row])
-        end = np.array([self.eod] if self.eod >= 0 else [], dtype=np.uint32)
+        begin, end = as_array(self.frame.bos), as_array(self.frame.eod)
         found = Documents([], [], [])
         for prompt, both in zip(ids[::2], ids[1::2], strict=True):
-            kept, response = prompt[: self.max_prompt_tokens], both[prompt.size :]
+            kept, response = prompt[: self.max_prompt_tokens - begin.size], both[prompt.size :]
             found.marks.append(len(found.lengths))
-            found.tokens.extend((kept, response, end))
-            found.lengths.extend((kept.size, response.size + end.size))
+            found.tokens.extend((begin, kept, response, end))
+            found.lengths.extend((begin.size + kept.size, response.size + end.size))
         return found
 
 

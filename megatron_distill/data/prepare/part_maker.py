@@ -14,12 +14,11 @@ from .compressed import Damaged
 from .corpus import BadLine, is_blank, whole_text
 from .encode import Encoder, IdsDiffer
 from .forms import Form, Plain
+from .frame import Frame
 from .instructions import Instructions
+from .outcome import KEPT_PLACES
 from .parts import PartFiles, PartWriter, Recipe, Record
 from .pieces import Block, Piece, first_line_of, read_blocks
-
-KEPT_PLACES = 10
-"""Bad lines of a part that are named."""
 
 Report = Callable[[int, int, int, int], None]
 """Told after each block: bytes read from the disk, bytes of text, documents and tokens, all since the piece began."""
@@ -40,9 +39,9 @@ class PartMaker:
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer) -> None:
         self.recipe = recipe
         self._encoder = Encoder(tokenizer)
-        eod = recipe.eod if recipe.append_eod else -1
+        frame = Frame(recipe.bos, recipe.eod)
         self._form: Form = (
-            Instructions(eod, recipe.max_prompt_tokens) if recipe.instructions else Plain(recipe.text_key, eod)
+            Instructions(frame, recipe.max_prompt_tokens) if recipe.instructions else Plain(recipe.text_key, frame)
         )
 
     def make(self, job: Job, report: Report) -> Record:

@@ -1,12 +1,13 @@
 """Parts of a corpus: what was made of each piece of text, each a small corpus of its own with a record beside it.
 
-A part exists when its record does. The record is written last, so a program that is killed leaves whole parts and files
-that nobody takes for one.
+A part exists when its record does and the checksums in it are those of its files. So nothing is flushed to the disk
+before it is renamed: a part that a power failure cut is seen, and made anew.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -14,15 +15,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from isal import isal_zlib
 
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.json_file import read_json
 
-from ..index_file import HeldTables, StoredTables, write_index
+from ..index_file import HeldTables, write_index
 from ..whole_file import partial_path
 from .forms import Documents
 from .pieces import Piece
 
-FORMAT = 1
+FORMAT = 2
 """Another value makes parts of older versions of this program worthless."""
 
 
@@ -31,13 +34,14 @@ class Recipe:
     """Everything besides the text that the tokens depend on, and where they go."""
 
     tokenizer: str
-    tokenizer_fingerprint: str
+    tokenizer_checksum: str
     text_key: str
-    append_eod: bool
     instructions: bool
     max_prompt_tokens: int
     skip_bad_lines: bool
     dtype: str
+    bos: int
+    """Token before each document, frame.NONE for none; `eod` the same after it."""
     eod: int
 
     def key(self, piece: Piece) -> str:
@@ -56,6 +60,10 @@ class Record:
     num_tokens: int = 0
     num_bytes: int = 0
     """Of the tokens on the disk."""
+    bin_crc32: int = 0
+    """Of the tokens; `idx_crc32` of their tables."""
+    idx_bytes: int = 0
+    idx_crc32: int = 0
     num_text_bytes: int = 0
     engine: str = ""
     """`encode.FAST`, or why the tokenizer's own library made the ids."""
@@ -68,6 +76,19 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """For the disk or another process."""
         return asdict(self)
+
+    @property
+    def crc32(self) -> int:
+        """Of the record itself."""
+        return isal_zlib.crc32(json.dumps(self.to_json(), sort_keys=True).encode())
+
+
+@dataclass(frozen=True)
+class StoredRecord:
+    """A record in its file."""
+
+    record: Record
+    crc32: int
 
 
 @dataclass(frozen=True)
@@ -92,22 +113,50 @@ class PartFiles:
         """Says that both are whole."""
         return self.folder / f"{self.number:06d}.json"
 
-    def read_record(self, key: str) -> Record | None:
-        """The record, if there is one with this key."""
+    def read_record(self) -> Record | None:
+        """The record, None if there is none.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
         try:
-            record = Record(**json.loads(self.record.read_bytes()))
-        except (FileNotFoundError, ValueError, TypeError):
+            stored = read_json(self.record, StoredRecord)
+        except FileNotFoundError:
             return None
-        return record if record.key == key else None
+        if stored.record.crc32 != stored.crc32:
+            raise ConfigError(f"{self.record} is damaged: its checksum is another")
+        return stored.record
+
+    def write_record(self, record: Record) -> None:
+        """Write the record, whole or not at all."""
+        write_json(self.record, {"record": record.to_json(), "crc32": record.crc32})
 
     def are_whole(self, record: Record) -> bool:
-        """Whether tokens and tables are those that the record counted."""
-        if not self.bin.exists() or not self.idx.exists():
-            return False
-        return (
-            self.bin.stat().st_size == record.num_bytes
-            and StoredTables.of(self.idx).num_documents == record.num_documents
-        )
+        """Whether both files are those of the record; reads them."""
+        return self.has_tokens(record) and self.has_tables(record)
+
+    def has_tables(self, record: Record) -> bool:
+        """Whether the tables are those of the record; reads them."""
+        return matches(self.idx, 0, record.idx_bytes, record.idx_crc32, whole=True)
+
+    def has_tokens(self, record: Record) -> bool:
+        """Whether the tokens are those of the record; reads them."""
+        return matches(self.bin, 0, record.num_bytes, record.bin_crc32, whole=True)
+
+
+def matches(path: Path, begin: int, size: int, crc32: int, *, whole: bool = False) -> bool:
+    """Whether `size` bytes of a file from `begin` on have a CRC-32; with `whole`, the file must end there."""
+    try:
+        with path.open("rb") as file:
+            if whole and os.fstat(file.fileno()).st_size != begin + size:
+                return False
+            file.seek(begin)
+            found, left = 0, size
+            while left and (data := file.read(min(left, 1 << 20))):
+                found, left = isal_zlib.crc32(data, found), left - len(data)
+    except FileNotFoundError:
+        return False
+    return left == 0 and found == crc32
 
 
 class PartWriter:
@@ -126,9 +175,7 @@ class PartWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            with self._bin:
-                if kind is None:
-                    sync(self._bin)
+            self._bin.close()  # writes what is still in memory, so a full disk may be noticed here
             if kind is None:
                 self._finish()
         finally:
@@ -153,25 +200,30 @@ class PartWriter:
                 f"the tokenizer gave token {int(tokens.max())}, but says that its vocabulary fits {self._dtype}; "
                 "give a tokenizer whose vocabulary names all its tokens"
             )
-        self._bin.write(tokens.astype(self._dtype).data)
+        data = tokens.astype(self._dtype).data
+        self._bin.write(data)
+        self.record.bin_crc32 = isal_zlib.crc32(data, self.record.bin_crc32)
         self.record.num_tokens += tokens.size
-        self.record.num_bytes += tokens.size * self._dtype.itemsize
+        self.record.num_bytes += data.nbytes
 
     def _finish(self) -> None:
         tables = HeldTables(np.array(self._lengths, np.int32), np.array(self._marks, np.int64))
-        with partial_path(self._files.idx).open("wb") as file:
-            write_index(file, self._dtype, lambda: [tables])
-            sync(file)
+        data = io.BytesIO()
+        write_index(data, self._dtype, lambda: [tables])
+        partial_path(self._files.idx).write_bytes(data.getbuffer())
+        self.record.idx_bytes = data.tell()
+        self.record.idx_crc32 = isal_zlib.crc32(data.getbuffer())
         partial_path(self._files.bin).replace(self._files.bin)
         partial_path(self._files.idx).replace(self._files.idx)
-        write_json(self._files.record, self.record.to_json())
+        self._files.write_record(self.record)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A file that is there whole or not at all."""
+def write_json(path: Path, content: dict[str, Any], *, on_disk: bool = False) -> None:
+    """A file that is there whole or not at all; `on_disk`, even after a power failure."""
     with partial_path(path).open("wb") as file:
         file.write(json.dumps(content, indent=1).encode())
-        sync(file)
+        if on_disk:
+            sync(file)
     partial_path(path).replace(path)
 
 

@@ -40,7 +40,8 @@ def main() -> None:
     except ConfigError as error:
         _say({"error": str(error)})
     except OSError as error:
-        _say({"error": error.strerror or str(error), "errno": error.errno})
+        name = None if error.filename is None else os.fsdecode(error.filename)
+        _say({"error": error.strerror or str(error), "errno": error.errno, "filename": name})
 
 
 def encode_job(job: Job) -> dict[str, Any]:

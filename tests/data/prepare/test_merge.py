@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from megatron_distill.data.corpus_record import CorpusRecord, read_corpus_record
 from megatron_distill.data.indexed import IndexedCorpus
 from megatron_distill.data.prepare import merge as merge_module
 from megatron_distill.data.prepare.forms import Documents
 from megatron_distill.data.prepare.merge import Merge
+from megatron_distill.data.prepare.outcome import Outcome
 from megatron_distill.data.prepare.parts import PartFiles, PartWriter, Record
 
 PARTS = [[[1, 2, 3]], [[4], [5, 6]], [], [[7, 8]]]
-SEAL = {"key": "of this corpus"}
+OUTCOME = Outcome(4, 8, 0, {"by hand": 4}, 0, [], "no frame")
+RECORD = CorpusRecord(tokenizer="1234", vocab_size=9, eod_id=None, bos_id=3, num_documents=4, num_tokens=8)
 
 
 class Killed(BaseException):
@@ -39,8 +42,9 @@ def write_parts(folder: Path, parts: list[list[list[int]]]) -> tuple[list[PartFi
 def join(merge: Merge, files: list[PartFiles], records: list[Record]) -> None:
     if merge.publish() is None:
         merge.run(files, records)
-        merge.seal(SEAL)
-        assert merge.publish() == SEAL
+        merge.seal("key", OUTCOME, RECORD)
+        seal = merge.publish()
+        assert seal is not None and (seal.key, seal.outcome, seal.record) == ("key", OUTCOME, RECORD)
 
 
 @contextmanager
@@ -86,6 +90,7 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, parts: list[list[list[
         read = [corpus.document_tokens(i).tolist() for i in range(corpus.num_documents)]
         assert read == [document for part in parts for document in part], step
         assert list((here / "parts").iterdir()) == []
+        assert read_corpus_record(here / "corpus") == RECORD
     assert step > 5
 
 

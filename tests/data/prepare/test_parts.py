@@ -23,10 +23,9 @@ def test_a_part_that_was_written_is_found(tmp_path: Path) -> None:
     files = PartFiles(tmp_path, 3)
     with PartWriter(files, np.dtype(np.uint16), Record("key")) as writer:
         writer.add(DOCUMENTS)
-    record = files.read_record("key")
+    record = files.read_record()
     assert record is not None and files.are_whole(record)
-    assert (record.num_documents, record.num_tokens, record.num_bytes) == (2, 3, 6)
-    assert files.read_record("another key") is None
+    assert (record.key, record.num_documents, record.num_tokens, record.num_bytes) == ("key", 2, 3, 6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000003.bin", "000003.idx", "000003.json"]
 
 
@@ -34,7 +33,7 @@ def test_a_part_that_lost_bytes_is_not_whole(tmp_path: Path) -> None:
     files = PartFiles(tmp_path, 0)
     with PartWriter(files, np.dtype(np.uint16), Record("key")) as writer:
         writer.add(DOCUMENTS)
-    record = files.read_record("key")
+    record = files.read_record()
     assert record is not None
     files.bin.write_bytes(files.bin.read_bytes()[:-1])
     assert not files.are_whole(record)
@@ -42,11 +41,35 @@ def test_a_part_that_lost_bytes_is_not_whole(tmp_path: Path) -> None:
     assert not files.are_whole(record)
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"key": 1, "more": 2}', "[]"])
-def test_a_record_that_is_no_record_is_as_if_not_there(tmp_path: Path, content: str) -> None:
+NO_RECORDS = ["", "{}", '{"key": 1, "more": 2}', "[]", "[" * 100_000, "\xff", '{"record": {"key": 3}, "crc32": 0}']
+
+
+@pytest.mark.parametrize("content", NO_RECORDS, ids=range(len(NO_RECORDS)))
+def test_a_record_that_is_no_record_is_refused(tmp_path: Path, content: str) -> None:
     files = PartFiles(tmp_path, 0)
-    files.record.write_text(content)
-    assert files.read_record("key") is None
+    assert files.read_record() is None
+    files.record.write_bytes(content.encode("latin1"))
+    with pytest.raises(ConfigError, match=r"000000\.json is damaged"):
+        files.read_record()
+
+
+def test_a_changed_bit_anywhere_is_seen(tmp_path: Path) -> None:
+    files = PartFiles(tmp_path, 0)
+    with PartWriter(files, np.dtype(np.uint16), Record("key")) as writer:
+        writer.add(DOCUMENTS)
+    record = files.read_record()
+    assert record is not None
+    for path in (files.bin, files.idx, files.record):
+        sound = path.read_bytes()
+        for number in range(0, len(sound), 7):
+            path.write_bytes(sound[:number] + bytes([sound[number] ^ 4]) + sound[number + 1 :])
+            try:
+                assert files.read_record() in (None, record)  # a flip in white space is harmless
+                assert path == files.record or not files.are_whole(record), (path, number)
+            except ConfigError:
+                assert path == files.record
+        path.write_bytes(sound)
+    assert files.are_whole(record)
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
@@ -68,9 +91,9 @@ def test_the_key_differs_for_all_that_changes_the_tokens() -> None:
     others = [
         dataclasses.replace(RECIPE, **change).key(PIECE)
         for change in (
-            {"tokenizer_fingerprint": "5678"},
+            {"tokenizer_checksum": "5678"},
             {"text_key": "body"},
-            {"append_eod": False},
+            {"bos": 3},
             {"instructions": True},
             {"max_prompt_tokens": 5},
             {"skip_bad_lines": True},

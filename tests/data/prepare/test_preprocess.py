@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.indexed import IndexedCorpus
 from megatron_distill.data.prepare import compressed, crew, encode, pieces
-from megatron_distill.data.prepare.preprocess import Outcome, Request, preprocess
+from megatron_distill.data.prepare.outcome import Outcome
+from megatron_distill.data.prepare.preprocess import Request, preprocess
 from megatron_distill.data.tokenizer import load_tokenizer
 
 MakeRequest = Callable[..., Request]
@@ -239,4 +240,4 @@ def test_a_folder_in_the_way_is_said_before_the_work(tmp_path: Path, text_file: 
 
 
 def test_an_outcome_sums_parts() -> None:
-    assert Outcome.of([]) == Outcome(0, 0, 0, {}, 0, [])
+    assert Outcome.of([]) == Outcome(0, 0, 0, {}, 0, [], "")
