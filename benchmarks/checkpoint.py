@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 warnings.simplefilter("ignore")
 
 from measure import report, synchronize  # noqa: E402
-from step_overhead import write_corpus  # noqa: E402
+from small_run import write_corpus  # noqa: E402
 
 from megatron_distill.checkpoint.checksum import ChecksummedFile  # noqa: E402
 from megatron_distill.checkpoint.saving import Saver  # noqa: E402

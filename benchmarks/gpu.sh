@@ -17,8 +17,8 @@ needed=$(python - << 'PYTHON'
 from importlib.util import find_spec
 names = {"megatron.core": "megatron-core>=0.16.1,<0.17", "pybind11": "pybind11", "einops": "einops", "psutil": "psutil",
          "tokenizers": "tokenizers", "sentencepiece": "sentencepiece", "safetensors": "safetensors", "numpy": "numpy",
-         "tensorboard": "tensorboard", "transformers": "transformers>=5,<6", "pytest": "pytest",
-         "hypothesis": "hypothesis"}
+         "tensorboard": "tensorboard", "transformers": "transformers>=5,<5.25", "pytest": "pytest",
+         "hypothesis": "hypothesis", "msgspec": "msgspec>=0.19,<0.23"}
 def missing(name):
     try:
         return find_spec(name) is None

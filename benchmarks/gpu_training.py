@@ -25,7 +25,7 @@ warnings.simplefilter("ignore")
 
 from measure import report, synchronize  # noqa: E402
 from plain_palm import PlainPalm  # noqa: E402
-from step_overhead import write_corpus  # noqa: E402
+from small_run import write_corpus  # noqa: E402
 
 from megatron_distill.config.flags import parse  # noqa: E402
 from megatron_distill.config.run import RunConfig  # noqa: E402

@@ -37,9 +37,9 @@ def small_run(*flags: str) -> Iterator[tuple[RunPlan, World]]:
             yield plan, world
 
 
-def write_corpus(prefix: Path) -> None:
+def write_corpus(prefix: Path, vocab: int = VOCAB) -> None:
     """A million random tokens."""
     generator = np.random.default_rng(0)
     with IndexedWriter(prefix, np.dtype(np.uint16)) as writer:
         for _ in range(1000):
-            writer.add_document(generator.integers(0, VOCAB, 1000))
+            writer.add_document(generator.integers(0, vocab, 1000))

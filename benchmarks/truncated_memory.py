@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from measure import report  # noqa: E402
-from step_overhead import write_corpus  # noqa: E402
+from small_run import write_corpus  # noqa: E402
 
 LAYERS = 16
 SIZES = {

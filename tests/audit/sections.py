@@ -1,0 +1,10 @@
+"""The sections of the audit by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import corruptions
+from .rows import Options, Row
+
+SECTIONS: dict[str, Callable[[Options], list[Row]]] = {"corruptions": corruptions.run}
