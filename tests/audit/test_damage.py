@@ -33,7 +33,13 @@ def test_every_damage_changes_the_file(tmp_path: Path) -> None:
 
 
 def test_keys_of_all_depths_and_of_the_last_line() -> None:
-    assert key_paths(json.dumps(DOCUMENT).encode()) == ["format", "model", "model/layers", "model/name", "model/layers/0"]
+    assert key_paths(json.dumps(DOCUMENT).encode()) == [
+        "format",
+        "model",
+        "model/layers",
+        "model/name",
+        "model/layers/0",
+    ]
     lines = b'{"a": 1}\n{"b": 2}\n'
     assert key_paths(lines) == ["b"]
     (changed,) = [d for d in json_damages("x.jsonl", lines, 1) if d.kind == "value negative"]
