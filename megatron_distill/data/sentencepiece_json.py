@@ -26,11 +26,9 @@ def to_tokenizers(path: Path) -> Tokenizer:
     Raises:
         ConfigError: a model that is neither BPE nor unigram.
     """
-    from sentencepiece import sentencepiece_model_pb2
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
-    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
-    proto.ParseFromString(path.read_bytes())
+    proto = read_model(path)
     unknown = next(i for i, piece in enumerate(proto.pieces) if piece.type == UNKNOWN)
     fallback = proto.trainer_spec.byte_fallback
     kind = proto.trainer_spec.model_type
@@ -59,6 +57,15 @@ def to_tokenizers(path: Path) -> Tokenizer:
     return tokenizer
 
 
+def read_model(path: Path) -> Any:
+    """The protocol buffer of a `.model` file that SentencePiece has loaded."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    proto.ParseFromString(path.read_bytes())
+    return proto
+
+
 def _merges(proto: Any) -> list[tuple[str, str]]:
     """Every way to put a piece together from two others, the best score first: what SentencePiece tries."""
     scores = {piece.piece: piece.score for piece in proto.pieces if piece.type == NORMAL}
@@ -69,13 +76,26 @@ def _merges(proto: Any) -> list[tuple[str, str]]:
     return merges
 
 
+def _character_map(spec: Any) -> list[Any]:
+    """The map from characters to characters, which tokenizers applies to whole graphemes.
+
+    So it does not join letters with marks, jamo with jamo and half-width kana with their voice marks, as SentencePiece
+    does; NFC, before and after, does. Marks that Unicode joins with no letter may still be lost behind a character that
+    the map knows.
+    """
+    from tokenizers import normalizers
+
+    composed = [normalizers.NFC()] if "nfkc" in spec.name else []
+    return [*composed, normalizers.Precompiled(spec.precompiled_charsmap), *composed]
+
+
 def _normalizer(spec: Any) -> Any:
     """SentencePiece's own steps, in its order."""
     from tokenizers import Regex, normalizers
 
     steps: list[Any] = []
     if spec.precompiled_charsmap:
-        steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
+        steps += _character_map(spec)
     if spec.remove_extra_whitespaces:
         steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if spec.add_dummy_prefix:

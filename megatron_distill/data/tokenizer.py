@@ -129,9 +129,29 @@ class HuggingFaceTokenizer:
         try:
             pair = len(files) == 2
             self._inner = gpt2_files.read(*files) if pair else tokenizers.Tokenizer.from_file(str(path))
+        except ConfigError:
+            raise
         except Exception as error:  # the library raises bare Exception
             raise ConfigError(f"{path} is no tokenizer.json: {error}") from error
+        self._refuse_chance()
+        # What a tokenizer.json was last used for is written into it: documents would be cut, or filled up, to a length.
+        self._inner.no_truncation()
+        self._inner.no_padding()
         self._special = SpecialTokens(path, self._inner.token_to_id)
+
+    def _refuse_chance(self) -> None:
+        """A tokenizer that draws lots gives other ids each time, so no corpus could be made again or gone on with."""
+        model = self._inner.model
+        if getattr(model, "dropout", None):
+            raise ConfigError(
+                f"{self.path} has a BPE dropout of {model.dropout:.2g}, so a text has other tokens each time; set "
+                '"dropout" to null in it'
+            )
+        if getattr(model, "alpha", None) or (getattr(model, "nbest_size", None) or 0) not in (0, 1):
+            raise ConfigError(
+                f'{self.path} samples its tokens, so a text has others each time; remove "alpha" and "nbest_size" '
+                "from it"
+            )
 
     @property
     def vocab_size(self) -> int:
@@ -182,8 +202,13 @@ class HuggingFaceTokenizer:
         return [token.content for token in self._inner.get_added_tokens_decoder().values()]
 
     def to_json(self) -> str:
-        """The content of its `tokenizer.json`."""
-        return self.path.read_text("utf-8") if len(tokenizer_files(self.path)) == 1 else self._inner.to_str()
+        """The content of its `tokenizer.json`, without truncation and padding."""
+        return self._inner.to_str()
+
+    def normalizer(self) -> dict[str, Any] | None:
+        """What is done to a text first, as tokenizer.json has it."""
+        normalizer = self._inner.normalizer
+        return None if normalizer is None else json.loads(normalizer.__getstate__())
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, special tokens left out."""

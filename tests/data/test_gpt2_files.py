@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_distill.config.error import ConfigError
 from megatron_distill.data.gpt2_files import NAMES
 from megatron_distill.data.tokenizer import checksum, fingerprint, load_tokenizer
 
@@ -43,6 +44,29 @@ def test_both_files_count_for_the_checksum(folder: Path) -> None:
     [merges] = [path for path in folder.iterdir() if path.suffix != ".json"]
     merges.write_text(merges.read_text() + "q q\n")
     assert checksum(folder) != before
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.97])
+def test_merges_that_are_cut_off_are_refused(folder: Path, share: float) -> None:
+    [merges] = [path for path in folder.iterdir() if path.suffix != ".json"]
+    merges.write_bytes(merges.read_bytes()[: int(share * merges.stat().st_size)])
+    with pytest.raises(ConfigError, match=rf"{merges.name} is cut off or of another tokenizer: .* download both again"):
+        load_tokenizer(folder)
+
+
+def test_a_vocabulary_that_is_cut_off_is_refused(folder: Path) -> None:
+    [vocabulary] = [path for path in folder.iterdir() if path.suffix == ".json"]
+    vocabulary.write_bytes(vocabulary.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=rf"{vocabulary.name} is damaged: it is not JSON"):
+        load_tokenizer(folder)
+
+
+def test_tokens_that_no_merge_makes_may_be_special(folder: Path) -> None:
+    [vocabulary] = [path for path in folder.iterdir() if path.suffix == ".json"]
+    ids = json.loads(vocabulary.read_text())
+    names = ["<s>", "<pad>", "[MASK]", "madeupword0000"]
+    vocabulary.write_text(json.dumps(ids | {name: len(ids) + i for i, name in enumerate(names)}))
+    assert load_tokenizer(folder).vocab_size == len(ids) + 4
 
 
 def test_a_tokenizer_json_beside_them_wins(folder: Path, bpe_file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ import sentencepiece
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.sentencepiece_json import to_tokenizers
 
-TEXTS = ["", " ", "the model learns", "  two  spaces  ", "line\nline\t", "ﬁ ½ Ⅷ", "日本語 😀", "a   b"]
+DECOMPOSED = [
+    unicodedata.normalize("NFD", "Việt Nam đất nước"),
+    unicodedata.normalize("NFD", "안녕하세요 값"),
+    "ﾊﾟｰﾃｨｰ ｶﾞ",
+]
+TEXTS = [*DECOMPOSED, "", " ", "the model learns", "  two  spaces  ", "line\nline\t", "ﬁ ½ Ⅷ", "日本語 😀", "a   b"]
 MODELS: dict[str, dict[str, Any]] = {
     "bpe, as we train it": {
         "model_type": "bpe",

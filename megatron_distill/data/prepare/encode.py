@@ -1,9 +1,9 @@
 """Texts to arrays of token ids, by the fastest library that was seen to give the ids of the tokenizer's own.
 
 `gigatoken` cuts text fifty times faster than `tokenizers` and SentencePiece. It is a second implementation of the same
-rules, so it is not trusted: texts with awkward characters when it is loaded, the first documents of every piece of the
-corpus and then one in each few megabytes are encoded by both. Where they differ, the piece is encoded by the
-tokenizer's own library.
+rules, so it encodes only what it is proved to encode alike (`proved.py`), and it is not trusted with that either: texts
+with awkward characters when it is loaded, the first documents of every piece of the corpus and then one in each few
+megabytes are encoded by both. Where they differ, the piece is encoded by the tokenizer's own library.
 """
 
 from __future__ import annotations
@@ -16,27 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
+from .awkward import awkward_texts
+from .proved import NotProved, Proved, every_text, proved_texts
 
 FAST = "gigatoken"
 FIRST_CHARACTERS = 10_000
 """Compared at the beginning of each piece. The slow library takes as long for them as the fast one for a megabyte."""
 LATER_CHARACTERS, LATER_EVERY = 500, 4
 """Compared of a document in the middle of every fourth block."""
-MOST_SPECIAL = 100
-"""Special tokens that are tried; some tokenizers have thousands of the same kind."""
-AWKWARD = (
-    "",
-    " ",
-    "\n\n \n",
-    " two  spaces \t\ttabs\r\nline",
-    "don't I'LL we've o'clock ''",
-    "1234567 3.14159 \u00bd \u2167 \u0661\u0662",
-    "cafe\u0301 caf\u00e9 \ufb01 \u00a0\u3000\u200b\u2028x",
-    "\u65e5\u672c\u8a9e\u043c\u043e\u0434\u0435\u043b\u044c \U0001f600\U0001f469\u200d\U0001f469\u200d\U0001f467",
-    "\x00\x7f\ufeff\U0010ffff\u2581_\u2581",
-    "<0x41> <mask> [CLS]" + "-" * 77,
-)
-"""Where two implementations of the same rules part first."""
 
 
 class IdsDiffer(Exception):
@@ -61,6 +48,11 @@ class Encoder:
         self._spelt_out = tokenizer.special_tokens() if isinstance(tokenizer, SentencePieceTokenizer) else []
         self.num_compared, self._num_blocks, self.trusts = 0, 0, False
         self._fast, self._why_slow = load_fast(tokenizer)
+        self._proved: Proved = every_text
+        try:
+            self._proved = proved_texts(tokenizer) if self._fast is not None else every_text
+        except NotProved as reason:
+            self._fast, self._why_slow = None, str(reason)
         if self._fast is not None and not self._agree(awkward_texts(tokenizer)):
             self._fast, self._why_slow = None, "gigatoken gives other ids for some texts"
 
@@ -85,9 +77,11 @@ class Encoder:
         self.num_compared += len(compared)
         assert self._fast is not None
         encode = self._fast.encode
-        if not self._spelt_out:
+        if not self._spelt_out and self._proved is every_text:
             return [encode(text) for text in texts]
-        return [encode(text) if self._is_plain(text) else self._encode_own([text])[0] for text in texts]
+        are_plain = [self._is_plain(text) for text in texts]
+        others = iter(self._encode_own([text for text, plain in zip(texts, are_plain, strict=True) if not plain]))
+        return [encode(text) if plain else next(others) for text, plain in zip(texts, are_plain, strict=True)]
 
     def _choose(self, texts: Sequence[str]) -> list[str]:
         """Beginnings of documents to compare; each is a text like any other."""
@@ -108,21 +102,15 @@ class Encoder:
         plain = [text for text in texts if self._is_plain(text)]
         fast = self._fast
         assert fast is not None
-        pairs = zip(plain, self._encode_own(plain) if plain else [], strict=True)
+        pairs = zip(plain, self._encode_own(plain), strict=True)
         return all(np.array_equal(fast.encode(text), own) for text, own in pairs)
 
     def _is_plain(self, text: str) -> bool:
-        """Whether it spells out no token that SentencePiece keeps from text: gigatoken does not."""
-        return not any(piece in text for piece in self._spelt_out)
+        """Whether gigatoken may encode a text: proved, and no token spelt out that SentencePiece keeps from text."""
+        return self._proved(text) and not any(piece in text for piece in self._spelt_out)
 
     def _encode_own(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        return [np.array(ids, dtype=np.uint32) for ids in self._own.encode_batch(list(texts))]
-
-
-def awkward_texts(tokenizer: Tokenizer) -> list[str]:
-    """AWKWARD, and texts around the tokenizer's special tokens."""
-    special = tokenizer.special_tokens() if isinstance(tokenizer, HuggingFaceTokenizer) else []
-    return [*AWKWARD, *(f"a{token} b {token}{token}\n{token}c" for token in special[:MOST_SPECIAL])]
+        return [np.array(ids, dtype=np.uint32) for ids in self._own.encode_batch(list(texts))] if texts else []
 
 
 def load_fast(tokenizer: Tokenizer) -> tuple[Fast | None, str]:
@@ -137,7 +125,8 @@ def load_fast(tokenizer: Tokenizer) -> tuple[Fast | None, str]:
         else:
             loaded = gigatoken.Tokenizer.from_sentencepiece(tokenizer.path)
     except (ValueError, RuntimeError, NotImplementedError, KeyError) as error:  # kinds that it does not know
-        return None, f"gigatoken cannot load this tokenizer ({error})"
+        reason = str(error).partition("\n")[0]  # what follows is the place in its source
+        return None, f"gigatoken cannot load this tokenizer ({reason})"
     return loaded.backend, ""
 
 

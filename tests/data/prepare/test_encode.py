@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from megatron_distill.data.prepare import encode
-from megatron_distill.data.prepare.encode import AWKWARD, FAST, Encoder, IdsDiffer
+from megatron_distill.data.prepare.awkward import AWKWARD
+from megatron_distill.data.prepare.encode import FAST, Encoder, IdsDiffer
 from megatron_distill.data.tokenizer import Tokenizer, load_tokenizer
 
 KINDS = ["bpe_file", "sentencepiece_file"]
