@@ -8,41 +8,50 @@ What can be wrong in a configuration is found before any process group starts: o
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
+from megatron_distill.config.environment import job_place
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
+from megatron_distill.config.program import run_program, say
 from megatron_distill.config.run import RunConfig
 from megatron_distill.training.dry_run import describe
 from megatron_distill.training.plan import RunPlan, make_plan
 
+NAME = "pretrain_distill.py"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, plan, join the world, run; returns the exit code."""
-    try:
-        config = parse(RunConfig, arguments)
-        plan = make_plan(config, world_size=int(os.environ.get("WORLD_SIZE", "1")))
-        if config.dry_run:
-            print(describe(plan))
-            return 0
-        if plan.finished:
-            if _is_first():
-                print(f"{config.checkpoint.save} is finished, all of its {plan.total_iters} steps are taken")
-            return 0
-        return train(plan)
-    except ConfigError as error:
-        return _end(error, 2, speaks=_is_first())
+    return run_program(NAME, lambda: pretrain(arguments), speaks=_is_first)
+
+
+def pretrain(arguments: list[str] | None) -> int:
+    """Parse, plan, and do what was asked for.
+
+    Raises:
+        ConfigError: anything that a user can have got wrong.
+    """
+    # megatron-core tells at import which optional packages it misses; `doctor` says that better.
+    warnings.filterwarnings("ignore", module=r"megatron\.core")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    config = parse(RunConfig, arguments)
+    plan = make_plan(config, world_size=job_place().size)
+    if config.dry_run:
+        print(describe(plan))
+        return 0
+    if plan.finished:
+        if _is_first():
+            print(f"{config.checkpoint.save} is finished, all of its {plan.total_iters} steps are taken")
+        return 0
+    return train(plan)
 
 
 def train(plan: RunPlan) -> int:
     """Everything that needs torch."""
-    # megatron-core tells at import which optional packages it misses; `doctor` says that better.
-    warnings.filterwarnings("ignore", module=r"megatron\.core")
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     from megatron_distill.checkpoint.lock import locked
     from megatron_distill.models.attention import choose_backend
     from megatron_distill.training.job import Failure, run_job
@@ -55,18 +64,17 @@ def train(plan: RunPlan) -> int:
         with locked(Path(plan.config.checkpoint.save)) if _is_first() else nullcontext():
             run_job(plan, terms)
     except Failure as failure:
-        return _end(failure, failure.exit_code, speaks=failure.speaks)
+        if failure.speaks:
+            say(NAME, str(failure))
+        return failure.exit_code
     return 0
 
 
 def _is_first() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def _end(error: Exception, exit_code: int, *, speaks: bool = True) -> int:
-    if speaks:
-        print(f"pretrain_distill.py: {error}", file=sys.stderr)
-    return exit_code
+    try:
+        return job_place().rank == 0
+    except ConfigError:  # no rank knows which it is, so each of them speaks
+        return True
 
 
 if __name__ == "__main__":

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import sys
 
+from megatron_distill.config.error import ConfigError
+from megatron_distill.config.program import run_program
+
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit code."""
+    return run_program("megatron_distill", lambda: command(arguments))
+
+
+def command(arguments: list[str]) -> int:
+    """Run the one command that there is; returns the exit code."""
     if arguments != ["doctor"]:
-        print("usage: python -m megatron_distill doctor", file=sys.stderr)
-        return 2
+        raise ConfigError("usage: python -m megatron_distill doctor")
     from megatron_distill.doctor import report
 
     print(report())

@@ -7,52 +7,56 @@ python tools/convert_checkpoint.py inspect runs/quickstart/compressed
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from megatron_distill.checkpoint.manifest import find_checkpoint, read_manifest
+from megatron_distill.config.arguments import ArgumentParser
+from megatron_distill.config.limits import path
+from megatron_distill.config.program import run_program
 
 TOLERANCE = 1e-4
 """Largest difference of fp32 logits that rounding explains: the two programs add in other orders."""
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return run_program("convert_checkpoint.py", lambda: convert(arguments))
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     to_hf = commands.add_parser("to-hf", help="write a Hugging Face folder and compare logits")
-    to_hf.add_argument("run", type=Path, help="run folder or checkpoint")
-    to_hf.add_argument("out", type=Path, help="folder to write")
+    to_hf.add_argument("run", type=path, help="run folder or checkpoint")
+    to_hf.add_argument("out", type=path, help="folder to write")
     from_hf = commands.add_parser("from-hf", help="read a Hugging Face folder and compare logits")
-    from_hf.add_argument("folder", type=Path, help="folder with config.json and weights")
-    from_hf.add_argument("out", type=Path, help="run folder to write; give it to --load")
+    from_hf.add_argument("folder", type=path, help="folder with config.json and weights")
+    from_hf.add_argument("out", type=path, help="run folder to write; give it to --load")
     inspect = commands.add_parser("inspect", help="what a checkpoint or a Hugging Face folder is")
-    inspect.add_argument("run", type=Path, help="run folder, checkpoint or Hugging Face folder")
+    inspect.add_argument("run", type=path, help="run folder, checkpoint or Hugging Face folder")
     inspect.add_argument("--verify", action="store_true", help="read every byte of a checkpoint and compare checksums")
     for command in (to_hf, from_hf):
         command.add_argument(
             "--no-compare", action="store_true", help="do not compare logits, which needs memory for both models"
         )
-    arguments = parser.parse_args()
-    warnings.filterwarnings("ignore", module=r"megatron\.core")
-    try:
-        if arguments.command == "inspect":
-            from megatron_distill.checkpoint.describe import describe
+    return parser
 
-            print(describe(arguments.run, verify=arguments.verify))
-            return 0
-        if arguments.command == "from-hf":
-            return import_folder(arguments.folder, arguments.out, compared=not arguments.no_compare)
-        return export(arguments.run, arguments.out, compared=not arguments.no_compare)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"convert_checkpoint.py: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"convert_checkpoint.py: {error}", file=sys.stderr)
-        return 1
+
+def convert(words: list[str] | None) -> int:
+    """Do what the command line says; returns the exit code."""
+    arguments = _parser().parse(words)
+    warnings.filterwarnings("ignore", module=r"megatron\.core")
+    if arguments.command == "inspect":
+        from megatron_distill.checkpoint.describe import describe
+
+        print(describe(arguments.run, verify=arguments.verify))
+        return 0
+    if arguments.command == "from-hf":
+        return import_folder(arguments.folder, arguments.out, compared=not arguments.no_compare)
+    return export(arguments.run, arguments.out, compared=not arguments.no_compare)
 
 
 def export(run: Path, out: Path, *, compared: bool = True) -> int:
@@ -94,10 +98,13 @@ def compare(run: Path, out: Path, *, wrote: Path | None = None) -> int:
 
 
 def _single_world() -> AbstractContextManager[object]:
+    from megatron_distill.config.environment import JobPlace
     from megatron_distill.config.run import Layout
     from megatron_distill.parallel.worlds import Role, open_world
 
-    return open_world((Role("convert", Layout(tensor=1, pipeline=1, data=1, num_microbatches=1)),))
+    layout = Layout(tensor=1, pipeline=1, data=1, num_microbatches=1)
+    # A shell inside a job of several ranks has their variables, and nobody else comes.
+    return open_world((Role("convert", layout),), place=JobPlace())
 
 
 if __name__ == "__main__":

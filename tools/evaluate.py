@@ -10,7 +10,6 @@ perplexity, rouge, and any of lm-evaluation-harness. The scores go into RUN/eval
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import sys
@@ -19,31 +18,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from megatron_distill.config.arguments import ArgumentParser
+from megatron_distill.config.environment import job_place
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.limits import COUNT, LONGEST, RANKS, path, whole_number, word
+from megatron_distill.config.program import run_program
 from megatron_distill.evaluation.request import Evaluation
 from megatron_distill.evaluation.results import FILE, Results, known, said, table, write
 from megatron_distill.evaluation.suites import expand
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Evaluate; returns 0 if every task ran, 2 if one could not."""
-    arguments = vars(_parser().parse_args())
-    if importlib.util.find_spec("lm_eval") is None:
-        print("evaluate.py: lm-evaluation-harness is missing; pip install 'megatron_distill[eval]'", file=sys.stderr)
-        return 2
-    warnings.filterwarnings("ignore", module=r"megatron\.core")
-    try:
-        return evaluate(arguments)
-    except ConfigError as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
-        return 1
+    return run_program("evaluate.py", lambda: evaluate(vars(_parser().parse(arguments))))
 
 
 def evaluate(arguments: dict[str, Any]) -> int:
     """Run the tasks, print and keep the scores."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ConfigError("lm-evaluation-harness is missing; pip install 'megatron_distill[eval]'")
+    warnings.filterwarnings("ignore", module=r"megatron\.core")
+    place = job_place()
     out, keep = arguments.pop("out"), arguments.pop("keep")
     names = expand([name for words in arguments.pop("tasks") for name in words.split(",") if name])
     if not names:
@@ -58,7 +53,7 @@ def evaluate(arguments: dict[str, Any]) -> int:
         if found is None:  # another rank speaks
             return 0
         results = replace(found, scores=results.scores | found.scores)
-    elif int(os.environ.get("RANK", 0)):
+    elif place.rank:
         return 0
     if results.scores:
         print(table(results))
@@ -92,27 +87,46 @@ def _where_scores_lie(model: Path) -> tuple[Path | None, str]:
     return None, str(model)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("model", type=Path, help="run folder, checkpoint or Hugging Face folder")
-    add("--tasks", nargs="+", required=True, help="names, with spaces or commas between them")
-    add("--data", type=Path, help="folder with the tasks' items as JSON lines; without it they come from the hub")
-    add("--limit", type=int, help="items of each task; all if absent")
-    add("--text", type=Path, help="for perplexity: a .txt file or JSON lines with the field text")
-    add("--corpus", type=Path, help="for perplexity: prefix of an indexed corpus of the model's tokenizer")
-    add("--seq-length", type=int, help="window of perplexity, and the longest context of all tasks")
-    add("--max-tokens", type=int, help="for perplexity: tokens from the beginning; all if absent")
-    add("--instructions", type=Path, help="for rouge: JSON lines with prompt (or instruction and input) and output")
-    add("--seeds", type=int, nargs="+", default=(10, 20, 30, 40, 50), help="for rouge")
-    add("--tokenizer", type=Path, help="instead of the one that the model records")
-    add("--tensor-model-parallel-size", dest="tensor", type=int, default=1, help="ranks that share each layer")
-    add("--pipeline-model-parallel-size", dest="pipeline", type=int, default=1, help="ranks that share the layers")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__)
+    add, ranks = parser.add_argument, whole_number(least=1, most=RANKS)
+    add("model", type=path, help="run folder, checkpoint or Hugging Face folder")
+    add("--tasks", type=word, nargs="+", required=True, help="names, with spaces or commas between them")
+    add("--data", type=path, help="folder with the tasks' items as JSON lines; without it they come from the hub")
+    add("--limit", type=whole_number(least=1), help="items of each task; all if absent")
+    add("--text", type=path, help="for perplexity: a .txt file or JSON lines with the field text")
+    add("--corpus", type=path, help="for perplexity: prefix of an indexed corpus of the model's tokenizer")
+    add(
+        "--seq-length",
+        type=whole_number(least=2, most=LONGEST),
+        help="window of perplexity, and the longest context of all tasks",
+    )
+    add(
+        "--max-tokens",
+        type=whole_number(least=2, most=COUNT * 1000),
+        help="for perplexity: tokens from the beginning; all if absent",
+    )
+    add("--instructions", type=path, help="for rouge: JSON lines with prompt (or instruction and input) and output")
+    add(
+        "--seeds",
+        type=whole_number(least=0, most=(1 << 32) - 1),
+        nargs="+",
+        default=(10, 20, 30, 40, 50),
+        help="for rouge",
+    )
+    add("--tokenizer", type=path, help="instead of the one that the model records")
+    add("--tensor-model-parallel-size", dest="tensor", type=ranks, default=1, help="ranks that share each layer")
+    add("--pipeline-model-parallel-size", dest="pipeline", type=ranks, default=1, help="ranks that share the layers")
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: as the weights are stored")
-    add("--batch-tokens", type=int, default=4096, help="tokens computed at once on a rank")
+    add(
+        "--batch-tokens",
+        type=whole_number(least=1, most=LONGEST),
+        default=4096,
+        help="tokens computed at once on a rank",
+    )
     add("--backend", choices=["ours", "hf"], default="ours", help="hf: the harness's own, for other architectures")
     add("--keep", action="store_true", help="leave out tasks that this model has scores of, by the same flags")
-    add("--out", type=Path, help="file for the scores; RUN/evaluation.json if absent")
+    add("--out", type=path, help="file for the scores; RUN/evaluation.json if absent")
     return parser
 
 

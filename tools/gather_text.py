@@ -5,7 +5,6 @@ python tools/gather_text.py --output text.jsonl
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import random
@@ -14,43 +13,46 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+from megatron_distill.config.arguments import ArgumentParser
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.limits import path
+from megatron_distill.config.program import run_program
 from megatron_distill.data.whole_file import written_whole
 
 LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "lib2to3", "encodings", "__pycache__"}
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Write the file; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="JSON lines to write")
-    arguments = parser.parse_args()
+    return run_program("gather_text.py", lambda: gather_text(arguments))
+
+
+def gather_text(words: list[str] | None) -> int:
+    """Read the library and write its texts; returns the exit code."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=path, required=True, help="JSON lines to write")
+    arguments = parser.parse(words)
     documents = list(gather(Path(sysconfig.get_path("stdlib"))))
     if not documents:
-        print("gather_text.py: this Python carries no sources of its standard library", file=sys.stderr)
-        return 2
+        raise ConfigError("this Python carries no sources of its standard library")
     # Neighbours would make validation text unlike training text.
     random.Random(0).shuffle(documents)
-    try:
-        with written_whole(arguments.output) as file:
-            for source, text in documents:
-                file.write(json.dumps({"text": text, "source": source}).encode() + b"\n")
-    except (ConfigError, OSError) as error:
-        print(f"gather_text.py: {error}", file=sys.stderr)
-        return 2
-    size = arguments.output.stat().st_size
+    size = 0
+    with written_whole(arguments.output) as file:
+        for source, text in documents:
+            size += file.write(json.dumps({"text": text, "source": source}).encode() + b"\n")
     print(f"{len(documents):,} documents, {size / 1e6:.1f} MB in {arguments.output}")
     return 0
 
 
 def gather(library: Path) -> Iterator[tuple[str, str]]:
     """(name, text) of every documentation topic and module."""
-    for path in sorted(library.rglob("*.py")):
-        name = path.relative_to(library)
+    for module in sorted(library.rglob("*.py")):
+        name = module.relative_to(library)
         if LEFT_OUT & set(name.parts):
             continue
         try:
-            text = path.read_text(encoding="utf-8")
+            text = module.read_text(encoding="utf-8")
         except (UnicodeDecodeError, OSError):
             continue
         if name.parts[0] == "pydoc_data":

@@ -11,26 +11,38 @@ import sys
 import warnings
 from pathlib import Path
 
+from megatron_distill.config.arguments import ArgumentParser
+from megatron_distill.config.environment import job_place
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.limits import RANKS, free_text, number, path, whole_number
+from megatron_distill.config.program import run_program
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print every prompt with its continuation; returns the exit code."""
-    arguments = _parser().parse_args()
+    return run_program("generate.py", lambda: continue_all(arguments))
+
+
+def continue_all(words: list[str] | None) -> int:
+    """Read the prompts, continue and print them; returns the exit code."""
+    arguments = _parser().parse(words)
     warnings.filterwarnings("ignore", module=r"megatron\.core")
-    try:
-        prompts = list(arguments.prompt)
-        if arguments.prompt_file is not None:
-            prompts += arguments.prompt_file.read_text(encoding="utf-8").splitlines()
-        if not prompts:
-            raise ConfigError("give a --prompt, or a --prompt-file with one on each line")
-        texts = generate(arguments, prompts)
-    except (ConfigError, FileNotFoundError) as error:
-        print(f"generate.py: {error}", file=sys.stderr)
-        return 2
-    for text in texts or []:
+    job_place()  # what is wrong with it is said before anything is loaded
+    prompts = [*arguments.prompt, *_lines(arguments.prompt_file)]
+    if not prompts:
+        raise ConfigError("give a --prompt, or a --prompt-file with one on each line")
+    for text in generate(arguments, prompts) or []:
         print(text)
     return 0
+
+
+def _lines(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--prompt-file {file} is not UTF-8 text") from error
 
 
 def generate(arguments: argparse.Namespace, prompts: list[str]) -> list[str] | None:
@@ -62,21 +74,31 @@ def generate(arguments: argparse.Namespace, prompts: list[str]) -> list[str] | N
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("model", type=Path, help="run folder, checkpoint or Hugging Face folder")
-    add("--prompt", action="append", default=[], help="text to continue; may be given several times")
-    add("--prompt-file", type=Path, help="more of them, one on each line")
-    add("--max-new-tokens", type=int, default=32, help="tokens to add at most")
-    add("--temperature", type=float, default=0.7, help="0 takes the likeliest token")
-    add("--top-k", type=int, default=0, help="draw from the k likeliest tokens; 0: from all")
-    add("--top-p", type=float, default=1.0, help="draw from the likeliest tokens that reach this probability")
-    add("--no-repeat-ngram", type=int, default=0, help="no n tokens in a row twice; 0: they may")
-    add("--seed", type=int, default=0, help="of sampling; prompt i draws the same numbers in any batch")
-    add("--tokenizer", type=Path, help="instead of the one that the model records")
-    add("--tensor-model-parallel-size", type=int, default=1, help="ranks that share each layer")
-    add("--pipeline-model-parallel-size", type=int, default=1, help="ranks that share the layers")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__)
+    add, ranks = parser.add_argument, whole_number(least=1, most=RANKS)
+    add("model", type=path, help="run folder, checkpoint or Hugging Face folder")
+    add("--prompt", type=free_text, action="append", default=[], help="text to continue; may be given several times")
+    add("--prompt-file", type=path, help="more of them, one on each line")
+    add("--max-new-tokens", type=whole_number(least=1, most=1 << 20), default=32, help="tokens to add at most")
+    add("--temperature", type=number(least=0, most=1e6), default=0.7, help="0 takes the likeliest token")
+    add("--top-k", type=whole_number(least=0), default=0, help="draw from the k likeliest tokens; 0: from all")
+    add(
+        "--top-p",
+        type=number(above=0, most=1),
+        default=1.0,
+        help="draw from the likeliest tokens that reach this probability",
+    )
+    add("--no-repeat-ngram", type=whole_number(least=0), default=0, help="no n tokens in a row twice; 0: they may")
+    add(
+        "--seed",
+        type=whole_number(least=0, most=(1 << 63) - 1),
+        default=0,
+        help="of sampling; prompt i draws the same numbers in any batch",
+    )
+    add("--tokenizer", type=path, help="instead of the one that the model records")
+    add("--tensor-model-parallel-size", type=ranks, default=1, help="ranks that share each layer")
+    add("--pipeline-model-parallel-size", type=ranks, default=1, help="ranks that share the layers")
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: as the weights are stored")
     return parser
 

@@ -9,26 +9,27 @@ from __future__ import annotations
 import json
 import sys
 
-from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
+from megatron_distill.config.program import run_program
 from megatron_distill.planning.describe import as_json, describe, describe_papers
 from megatron_distill.planning.job import make_job
 from megatron_distill.planning.request import PlanConfig
 from megatron_distill.planning.search import find_splits, shown
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print a plan; returns the exit code."""
-    try:
-        config = parse(PlanConfig, program="plan.py")
-        if config.papers:
-            print(describe_papers())
-            return 0
-        job = make_job(config)
-        splits = shown(find_splits(job), config.top)
-    except (ConfigError, OSError) as error:
-        print(f"plan.py: {error}", file=sys.stderr)
-        return 2
+    return run_program("plan.py", lambda: plan(arguments))
+
+
+def plan(arguments: list[str] | None) -> int:
+    """Read the flags, find the best splits and print them; returns the exit code."""
+    config = parse(PlanConfig, arguments, program="plan.py")
+    if config.papers:
+        print(describe_papers())
+        return 0
+    job = make_job(config)
+    splits = shown(find_splits(job), config.top)
     print(json.dumps(as_json(job, splits), indent=1) if config.json else describe(job, splits))
     return 0
 

@@ -11,36 +11,56 @@ import argparse
 import sys
 from pathlib import Path
 
+from megatron_distill.config.arguments import ArgumentParser
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.limits import LONGEST, path_text, whole_number, word
+from megatron_distill.config.program import STOPPED, run_program, say
 from megatron_distill.data.prepare.encode import FAST
 from megatron_distill.data.prepare.outcome import Outcome
 from megatron_distill.data.prepare.preprocess import Request, preprocess
 
+NAME = "preprocess_data.py"
 
-def main() -> int:
+
+def main(arguments: list[str] | None = None) -> int:
     """Write the corpus; returns the exit code."""
-    request = parse()
+    return run_program(NAME, lambda: write_corpus(parse(arguments)))
+
+
+def write_corpus(request: Request) -> int:
+    """Write the corpus and say who made the ids; returns the exit code."""
     try:
         outcome = preprocess(request)
     except (ConfigError, OSError) as error:
-        print(f"\npreprocess_data.py: {error}; {what_is_left(request)}", file=sys.stderr)
+        print(file=sys.stderr)
+        say(NAME, f"{error}; {what_is_left(request)}")
         return 2
     except KeyboardInterrupt:
-        print(f"\npreprocess_data.py: stopped; {what_is_left(request)}", file=sys.stderr)
-        return 130
+        print(file=sys.stderr)
+        say(NAME, f"stopped; {what_is_left(request)}")
+        return STOPPED
     tell(outcome)
     return 0
 
 
-def parse() -> Request:
+def parse(words: list[str] | None = None) -> Request:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", nargs="+", required=True, help="files or globs: .jsonl, .json.gz, .json.zst, .txt")
-    parser.add_argument("--output-prefix", required=True, help="PREFIX.bin and PREFIX.idx are written")
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--tokenizer", required=True, help="tokenizer.json, a folder with one or with GPT-2's files, or a .model file"
+        "--input",
+        type=path_text,
+        nargs="+",
+        required=True,
+        help="files or globs: .jsonl, .json.gz, .json.zst, .txt",
     )
-    parser.add_argument("--text-key", default="text", help="field of a JSON line that holds the text")
+    parser.add_argument("--output-prefix", type=path_text, required=True, help="PREFIX.bin and PREFIX.idx are written")
+    parser.add_argument(
+        "--tokenizer",
+        type=path_text,
+        required=True,
+        help="tokenizer.json, a folder with one or with GPT-2's files, or a .model file",
+    )
+    parser.add_argument("--text-key", type=word, default="text", help="field of a JSON line that holds the text")
     parser.add_argument(
         "--append-eod", action=argparse.BooleanOptionalAction, default=True, help="end each document with a token"
     )
@@ -59,11 +79,16 @@ def parse() -> Request:
         help="lines of instruction, input and output become prompts and responses",
     )
     parser.add_argument(
-        "--max-prompt-tokens", type=int, default=256, help="longer prompts of --instructions keep their first tokens"
+        "--max-prompt-tokens",
+        type=whole_number(least=1, most=LONGEST),
+        default=256,
+        help="longer prompts of --instructions keep their first tokens",
     )
     parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="what to do with a bad line")
-    parser.add_argument("--workers", type=int, default=None, help="cores to use; all if absent")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--workers", type=whole_number(least=1, most=4096), default=None, help="cores to use; all if absent"
+    )
+    arguments = parser.parse(words)
     return Request(inputs=arguments.input, **{k: v for k, v in vars(arguments).items() if k != "input"})
 
 

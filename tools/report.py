@@ -9,11 +9,13 @@ The second lays a base model, its compressed form and a same-size model from scr
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from megatron_distill.config.arguments import ArgumentParser
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.limits import path
+from megatron_distill.config.program import run_program
 from megatron_distill.report.markdown import write_markdown
 from megatron_distill.report.papers import build_report
 from megatron_distill.report.papers_csv import write_csv
@@ -24,23 +26,23 @@ from megatron_distill.report.summary import write_summary
 ROLES = ("base", "compressed", "scratch")
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Write the report and say where it is; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="*", help="run folders, or folders that are searched for them")
+    return run_program("report.py", lambda: report(arguments))
+
+
+def report(words: list[str] | None) -> int:
+    """Read the runs and write the report; returns the exit code."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=path, nargs="*", help="run folders, or folders that are searched for them")
     for role in ROLES:
-        parser.add_argument(f"--{role}", type=Path, help=f"run folder of the {role} model")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    arguments = vars(parser.parse_args())
+        parser.add_argument(f"--{role}", type=path, help=f"run folder of the {role} model")
+    parser.add_argument("--output", type=path, required=True, help="folder to write to")
+    arguments = vars(parser.parse(words))
     given = {role: arguments[role] for role in ROLES if arguments[role]}
-    try:
-        if bool(arguments["runs"]) == bool(given) or (given and len(given) < len(ROLES)):
-            raise ConfigError("give either folders of runs, or all of --base, --compressed and --scratch")
-        say = compare_three(given, arguments["output"]) if given else rebuild(arguments["runs"], arguments["output"])
-    except (ValueError, OSError) as error:
-        print(f"report.py: {error}", file=sys.stderr)
-        return 2
-    print(say)
+    if bool(arguments["runs"]) == bool(given) or (given and len(given) < len(ROLES)):
+        raise ConfigError("give either folders of runs, or all of --base, --compressed and --scratch")
+    print(compare_three(given, arguments["output"]) if given else rebuild(arguments["runs"], arguments["output"]))
     return 0
 
 

@@ -5,48 +5,57 @@ python tools/train_tokenizer.py --input text.jsonl --vocab-size 16000 --output t
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from typing import BinaryIO
 
+from megatron_distill.config.arguments import ArgumentParser
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.limits import path, path_text, whole_number, word
+from megatron_distill.config.program import run_program
 from megatron_distill.data.prepare.corpus import expand, read_documents
 from megatron_distill.data.whole_file import written_whole
 
 END = "<|endoftext|>"
+MOST_TOKENS = 10_000_000
+"""Largest vocabulary: the library reserves memory for it before it reads any text."""
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Train and write; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", nargs="+", required=True, help="text files or globs: .jsonl, .json.gz, .txt")
-    parser.add_argument("--vocab-size", type=int, required=True, help="tokens, special ones included")
+    return run_program("train_tokenizer.py", lambda: train_tokenizer(arguments))
+
+
+def train_tokenizer(words: list[str] | None) -> int:
+    """Read the text, train and write; returns the exit code."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--input", type=path_text, nargs="+", required=True, help="text files or globs: .jsonl, .json.gz, .txt"
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=whole_number(least=320, most=MOST_TOKENS),
+        required=True,
+        help="tokens, special ones included; at least 320: 256 bytes and some words",
+    )
     parser.add_argument(
         "--kind", choices=("bpe", "sentencepiece"), default="bpe", help="byte-level BPE, or SentencePiece"
     )
-    parser.add_argument("--text-key", default="text", help="field of a JSON line that holds the text")
-    parser.add_argument("--output", type=Path, required=True, help="file to write: .json for bpe, .model otherwise")
-    arguments = parser.parse_args()
+    parser.add_argument("--text-key", type=word, default="text", help="field of a JSON line that holds the text")
+    parser.add_argument("--output", type=path, required=True, help="file to write: .json for bpe, .model otherwise")
+    arguments = parser.parse(words)
     wanted = ".json" if arguments.kind == "bpe" else ".model"
-    try:
-        if arguments.output.suffix != wanted:
-            raise ConfigError(f"--output {arguments.output} must end in {wanted} with --kind {arguments.kind}")
-        if arguments.vocab_size < 320:
-            raise ConfigError(f"--vocab-size {arguments.vocab_size} must be at least 320: 256 bytes and some words")
-        paths = expand(arguments.input)
-        texts = (text for path in paths for text in read_documents(path, arguments.text_key) if text.strip())
-        first = next(texts, None)
-        if first is None:
-            raise ConfigError(f"{', '.join(arguments.input)} hold no text")
-        train = train_bpe if arguments.kind == "bpe" else train_sentencepiece
-        with written_whole(arguments.output) as file:
-            size = train(chain([first], texts), arguments.vocab_size, file)
-    except (ConfigError, OSError) as error:
-        print(f"train_tokenizer.py: {error}", file=sys.stderr)
-        return 2
+    if arguments.output.suffix != wanted:
+        raise ConfigError(f"--output {arguments.output} must end in {wanted} with --kind {arguments.kind}")
+    sources = expand(arguments.input)
+    texts = (text for source in sources for text in read_documents(source, arguments.text_key) if text.strip())
+    first = next(texts, None)
+    if first is None:
+        raise ConfigError(f"{', '.join(arguments.input)} hold no text")
+    train = train_bpe if arguments.kind == "bpe" else train_sentencepiece
+    with written_whole(arguments.output) as file:
+        size = train(chain([first], texts), arguments.vocab_size, file)
     print(f"{size:,} tokens in {arguments.output}")
     return 0
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .error import ConfigError
-from .sections import _at_least
+from .limits import RANKS, TOKEN_IDS, limited, location
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,20 @@ class DistillationConfig:
     """Distillation losses, NAME or NAME:KEY=VALUE,KEY=VALUE with weight=1 and the options of that loss: vanilla,
     minilm, hidden-states, embedding-table, attention-scores, attention-outputs; vanilla minilm is the papers' miniLM,
     vanilla hidden-states embedding-table attention-scores their homotopic distillation."""
-    lm_weight: float = 1.0
+    lm_weight: float = limited(1.0, least=0, most=1e6)
     """Weight of the cross-entropy; 0 trains without it."""
     normalise_losses: bool = True
     """Scale every component so that all have one size, together that of the cross-entropy, before weights count."""
-    scale_momentum: float = 0.9
+    scale_momentum: float = limited(0.9, least=0, below=1)
     """Of the moving averages of the components that set these scales; 0 takes the step before alone."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "lm_weight", "scale_momentum")
-        if self.scale_momentum >= 1:
-            raise ConfigError(f"--scale-momentum {self.scale_momentum:g} must be below 1")
         if not self.loss and self.lm_weight != 1:
             raise ConfigError("--lm-weight needs --loss, such as vanilla; without one there is only the cross-entropy")
+        if not self.loss and not self.normalise_losses:
+            raise ConfigError("--no-normalise-losses needs --loss, such as vanilla")
+        if not self.loss and self.scale_momentum != 0.9:
+            raise ConfigError("--scale-momentum needs --loss, such as vanilla")
         names = [spec.name for spec in self.losses()]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -65,8 +66,8 @@ def _spec(item: str) -> LossSpec:
             raise ConfigError(f"--loss {item} must be NAME or NAME:KEY=VALUE,KEY=VALUE, such as vanilla:temperature=2")
         options[key] = _value(value)
     weight = options.pop("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-        raise ConfigError(f"--loss {item}: weight={weight} must be a number of at least 0")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1e6:
+        raise ConfigError(f"--loss {item}: weight={weight} must be a number of at least 0 and at most 1,000,000")
     return LossSpec(name, float(weight), options)
 
 
@@ -83,13 +84,13 @@ class TeacherConfig:
 
     placement: Literal["none", "separate", "colocated"] = "none"
     """separate: on ranks of its own behind the student's; colocated: in the student's processes, for one GPU."""
-    load: str | None = None
+    load: str | None = location(None)
     """Run folder or checkpoint of the teacher; what --load names if absent."""
-    tensor_model_parallel_size: int = 1
+    tensor_model_parallel_size: int = limited(1, least=1, most=RANKS)
     """Ranks that share each weight matrix of a separate teacher."""
-    pipeline_model_parallel_size: int = 1
+    pipeline_model_parallel_size: int = limited(1, least=1, most=RANKS)
     """Stages the layers of a separate teacher are cut into."""
-    data_parallel_size: int = 1
+    data_parallel_size: int = limited(1, least=1, most=RANKS)
     """Replicas of a separate teacher; each serves its share of the student's replicas."""
     sequence_parallel: bool = False
     """Split what lies between the tensor-parallel regions of a separate teacher over the sequence."""
@@ -97,8 +98,6 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         sizes = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size")
         for name in sizes:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--teacher-{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
             if self.placement != "separate" and getattr(self, name) != 1:
                 raise ConfigError(f"--teacher-{name.replace('_', '-')} needs --teacher-placement separate")
         if self.sequence_parallel and self.tensor_model_parallel_size == 1:
@@ -123,12 +122,7 @@ class BridgeConfig:
     wire: Literal["hidden", "logits", "topk"] = "hidden"
     """What --loss vanilla is told of the teacher's logits: the final hidden state (exact, 2 bytes x width a token, the
     student holds a copy of the teacher's output matrix), the logits (exact, 2 bytes x vocabulary), or the largest."""
-    top_k: int = 64
+    top_k: int = limited(64, least=1, most=TOKEN_IDS)
     """Tokens of --bridge-wire topk; the mass of all others crosses too."""
-    credits: int = 4
+    credits: int = limited(4, least=1, most=1 << 16)
     """Micro-batches that the teacher may be ahead of the student."""
-
-    def __post_init__(self) -> None:
-        for name in ("top_k", "credits"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--bridge-{name.replace('_', '-')} {getattr(self, name)} must be at least 1")

@@ -9,19 +9,17 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
-import difflib
 import inspect
-import math
 import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union
+from typing import Any, Literal, TypeVar, Union
 
-from .error import ConfigError
+from .arguments import ArgumentParser, expand_files
+from .limits import Check, path_problem, reader, word_problem
 
 Config = TypeVar("Config")
 
@@ -37,18 +35,21 @@ def parse(config_class: type[Config], arguments: list[str] | None = None, *, pro
     Raises:
         ConfigError: an unknown flag (with the nearest name), a value of the wrong type, or a failed check.
     """
-    parser = _Parser(
+    parser = flag_parser(config_class, program)
+    words = expand_files(sys.argv[1:] if arguments is None else arguments)
+    values = parser.parse(words, other_names=getattr(config_class, "OTHER_NAMES", None))
+    return _build(config_class, vars(values), prefix="")
+
+
+def flag_parser(config_class: type, program: str | None = None) -> ArgumentParser:
+    """The parser of the flags of a config, each of which checks its value."""
+    parser = ArgumentParser(
         prog=program,
         description=inspect.getdoc(config_class),
-        allow_abbrev=False,
-        fromfile_prefix_chars="@",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _declare(parser, config_class, prefix="")
-    values, unknown = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
-    if unknown:
-        raise ConfigError(_unknown_flag(unknown[0], list(parser._option_string_actions)))
-    return _build(config_class, vars(values), prefix="")
+    return parser
 
 
 def to_flags(config: Any, prefix: str = "") -> list[str]:
@@ -72,32 +73,6 @@ def to_flags(config: Any, prefix: str = "") -> list[str]:
     return flags
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-    def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
-        for argument in arg_strings:
-            if argument.startswith("@") and not Path(argument[1:]).is_file():
-                raise ConfigError(f"there is no file of flags {argument[1:]}")
-        return super()._read_args_from_files(arg_strings)  # type: ignore[misc,no-any-return]
-
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        try:
-            return shlex.split(arg_line, comments=True)
-        except ValueError as error:
-            raise ConfigError(f"the line {arg_line} in a file of flags is wrong: {error}") from error
-
-
-def _unknown_flag(given: str, known: list[str]) -> str:
-    name = given.split("=")[0]
-    near = difflib.get_close_matches(name, known, 1)
-    if not name.startswith("-"):
-        return f"{given!r} stands where a flag was expected; flags start with --, see --help"
-    hint = f"did you mean {near[0]}?" if near else "see --help for all flags"
-    return f"there is no flag {name}; {hint}"
-
-
 def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default
@@ -113,7 +88,8 @@ def _declare(parser: argparse.ArgumentParser, config_class: type, prefix: str) -
         if dataclasses.is_dataclass(types_of[field.name]):
             _declare(parser, typing.cast(type, types_of[field.name]), _join(prefix, field.metadata["prefix"]))
             continue
-        name, options, default = _join(prefix, field.name), _options(types_of[field.name]), _default(field)
+        options = _options(types_of[field.name], field.metadata.get("check"))
+        name, default = _join(prefix, field.name), _default(field)
         if default is dataclasses.MISSING:
             options["required"] = True
         else:
@@ -122,34 +98,22 @@ def _declare(parser: argparse.ArgumentParser, config_class: type, prefix: str) -
         group.add_argument("--" + name.replace("_", "-"), dest=name, help=help_text, **options)
 
 
-def _options(annotation: Any) -> dict[str, Any]:
+def _options(annotation: Any, check: Check | None) -> dict[str, Any]:
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (Union, types.UnionType):
         (annotation,) = [t for t in inner if t is not type(None)]
-        return _options(annotation)
+        return _options(annotation, check)
     if annotation is bool:
         return {"action": argparse.BooleanOptionalAction}
     if origin is Literal:
         return {"choices": inner, "type": type(inner[0])}
     if origin is tuple:
-        return _options(inner[0]) | {"nargs": "+"}
-    if annotation in (int, float, str, Path):
-        return {"type": _loud(annotation)}
+        return _options(inner[0], check) | {"nargs": "+"}
+    if annotation in (str, Path):
+        return {"type": reader(annotation, check or (path_problem if annotation is Path else word_problem))}
+    if annotation in (int, float):
+        return {"type": reader(annotation, check)}
     raise TypeError(f"no flag can hold a {annotation}")
-
-
-def _loud(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    def checked(text: str) -> Any:
-        try:
-            value = convert(text)
-        except ValueError as error:
-            kind = {int: "a whole number", float: "a number"}.get(typing.cast(type, convert), "valid")
-            raise argparse.ArgumentTypeError(f"{text!r} is not {kind}") from error
-        if isinstance(value, float) and not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
-        return value
-
-    return checked
 
 
 def _build(config_class: type[Config], values: dict[str, Any], prefix: str) -> Config:

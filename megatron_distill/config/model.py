@@ -10,6 +10,7 @@ from typing import Any, Literal
 from . import cost
 from .block import Block, block_from_dict
 from .error import ConfigError
+from .limits import LONGEST, TOKEN_IDS, limited
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,25 +119,25 @@ class ModelConfig:
     model: str = "palm-tiny"
     """Named size: palm-180m, palm-300m, palm-610m, palm-1.1b, palm-tiny, and each with -paper (biases and QK-LayerNorm
     over the full width, parameter counts as published)."""
-    num_layers: int | None = None
+    num_layers: int | None = limited(None, least=1, most=10_000)
     """Transformer layers."""
-    hidden_size: int | None = None
+    hidden_size: int | None = limited(None, least=1, most=1 << 20)
     """Width of the residual stream."""
-    ffn_hidden_size: int | None = None
+    ffn_hidden_size: int | None = limited(None, least=1, most=1 << 22)
     """Inner width of SwiGLU; twice the hidden size if absent."""
-    num_attention_heads: int | None = None
+    num_attention_heads: int | None = limited(None, least=1, most=1 << 16)
     """Attention heads."""
-    max_position_embeddings: int = 2048
+    max_position_embeddings: int = limited(2048, least=1, most=LONGEST)
     """Longest sequence the exported model promises."""
-    vocab_size: int | None = None
+    vocab_size: int | None = limited(None, least=1, most=TOKEN_IDS)
     """Token ids the model knows; the tokenizer's size if --tokenizer is given, else 50257."""
-    make_vocab_size_divisible_by: int = 128
+    make_vocab_size_divisible_by: int = limited(128, least=1, most=1 << 20)
     """The embedding table gets rows up to a multiple of this."""
-    norm_epsilon: float = 1e-5
+    norm_epsilon: float = limited(1e-5, above=0, most=1)
     """Added to the variance in LayerNorm."""
-    rotary_base: int = 10000
+    rotary_base: int = limited(10000, least=2, most=10**12)
     """Base period of rotary position embeddings."""
-    init_method_std: float = 0.02
+    init_method_std: float = limited(0.02, above=0, most=100)
     """Standard deviation of initial weights; residual outputs are divided by sqrt(2 x layers)."""
 
     def __post_init__(self) -> None:
@@ -144,10 +145,6 @@ class ModelConfig:
             near = difflib.get_close_matches(self.model, PRESETS, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(PRESETS))}"
             raise ConfigError(f"--model {self.model} is not known; {hint}")
-        for name in ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "vocab_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} {value} must be at least 1")
 
     def shape(self, tokenizer_vocab_size: int | None = None) -> ModelShape:
         """The complete model; `tokenizer_vocab_size` counts where --vocab-size is absent.

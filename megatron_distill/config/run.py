@@ -65,6 +65,13 @@ class RunConfig:
             raise ConfigError(f"{given} needs {missing}")
         if losses and self.teacher.load is None and self.checkpoint.load is None and not self.dry_run:
             raise ConfigError("a teacher needs --teacher-load, or --load, to say which model it is")
+        changed = [
+            name for name in ("wire", "top_k", "credits") if getattr(self.bridge, name) != getattr(BridgeConfig(), name)
+        ]
+        if changed and placement != "separate":
+            raise ConfigError(f"--bridge-{changed[0].replace('_', '-')} needs --teacher-placement separate")
+        if self.bridge.top_k != BridgeConfig().top_k and self.bridge.wire != "topk":
+            raise ConfigError("--bridge-top-k needs --bridge-wire topk")
         if placement == "colocated" and self.parallel.pipeline_model_parallel_size > 1:
             raise ConfigError(
                 f"--teacher-placement colocated needs --pipeline-model-parallel-size 1, not "

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megatron_distill.config.error import OutsideError
+
 from . import device
 
 _POLL_SECONDS = 0.0005
@@ -25,7 +27,7 @@ _FOREVER = timedelta(days=3650)
 _TENSORS, _NUMBERS = 0, 1
 
 
-class BridgeError(RuntimeError):
+class BridgeError(OutsideError):
     """A peer is gone, late, or sent something else than it should have."""
 
 

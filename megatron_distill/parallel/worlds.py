@@ -15,6 +15,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from megatron_distill.config.environment import JobPlace, job_place, meeting_point
 from megatron_distill.config.run import Layout
 
 from . import device
@@ -49,23 +50,29 @@ class World:
 
 def job_size() -> int:
     """Ranks of the job that torchrun started; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return job_place().size
 
 
 def job_rank() -> int:
     """This process's rank in the job; 0 without torchrun."""
-    return int(os.environ.get("RANK", "0"))
+    return job_place().rank
 
 
 @contextmanager
 def open_world(
-    roles: tuple[Role, ...], *, timeout_minutes: float = 10.0, bridges: tuple[tuple[int, ...], ...] = ()
+    roles: tuple[Role, ...],
+    *,
+    timeout_minutes: float = 10.0,
+    bridges: tuple[tuple[int, ...], ...] = (),
+    place: JobPlace | None = None,
 ) -> Iterator[World]:
     """Join this process's role and set up its tensor, pipeline and data parallel groups; leave them at the end.
 
     Roles take consecutive ranks of the job in the order given. Each of `bridges` names the ranks that it joins.
+    `place` is this process's place in the job, by default what torchrun says; `JobPlace()` is alone.
     """
-    rank, size = job_rank(), job_size()
+    place = job_place() if place is None else place
+    rank, size = place.rank, place.size
     timeout = timedelta(minutes=timeout_minutes)
     first = 0
     for role in roles:
@@ -74,7 +81,7 @@ def open_world(
         first += role.layout.world_size
     else:
         raise RuntimeError(f"rank {rank} of {size} belongs to none of the roles {[r.name for r in roles]}")
-    device.prepare(int(os.environ.get("LOCAL_RANK", "0")))
+    device.prepare(place.local_rank)
     store = _store(rank, size, timeout)
     dist.init_process_group(
         device.backend(),
@@ -120,7 +127,7 @@ def first_failure(failure: str) -> str:
 def _store(rank: int, size: int, timeout: timedelta) -> dist.Store:
     if size == 1:
         return dist.HashStore()
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    address, port = meeting_point()
     # torchrun's agent hosts the store unless it says otherwise.
     hosts_it = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
@@ -129,6 +136,10 @@ def _store(rank: int, size: int, timeout: timedelta) -> dist.Store:
         minutes = timeout.total_seconds() / 60
         raise BridgeError(
             f"not all of the {size} ranks of the job came within {minutes:g} minutes; see the others"
+        ) from error
+    except dist.DistNetworkError as error:
+        raise BridgeError(
+            f"rank {rank} cannot reach MASTER_ADDR {address}, port {port}: is rank 0 running there, and the port open?"
         ) from error
     # A restarted job must not read what the dead one wrote.
     return dist.PrefixStore(f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

@@ -84,6 +84,8 @@ def recommended_flags(job: Job, split: Split) -> list[str]:
         flags += _layout_flags("teacher-", split.teacher)
         flags.append(f"--teacher-data-parallel-size {split.teacher.data}")
         flags.append(f"--bridge-wire {job.wire}")
+        if job.wire == "topk":
+            flags.append(f"--bridge-top-k {job.topk}")
     if job.losses:
         flags.append(f"--loss {' '.join(job.losses)}")
     return flags

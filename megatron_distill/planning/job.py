@@ -92,7 +92,7 @@ def make_job(config: PlanConfig) -> Job:
         teacher=teacher,
         losses=config.losses,
         wire=config.bridge_wire,
-        topk=config.bridge_topk,
+        topk=config.bridge_top_k,
         placement="none" if teacher is None else config.teacher_placement,
         gpus=config.gpus,
         gpus_per_node=config.gpus_per_node,

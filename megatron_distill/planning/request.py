@@ -7,6 +7,7 @@ from typing import Literal
 
 from megatron_distill.config.distillation_cost import METHODS, loss_names
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.limits import COUNT, LONGEST, RANKS, TOKEN_IDS, limited
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,31 +19,31 @@ class PlanConfig:
     """Model that teaches: a named size, such as palm-1.1b-paper, or a run or checkpoint folder."""
     student: str | None = None
     """Model that is trained, before layers are removed; the teacher's if absent."""
-    layers: int | None = None
+    layers: int | None = limited(None, least=1, most=10_000)
     """Layers of the student that stay; all if absent."""
     method: Literal["none", "vanilla", "minilm", "homotopic"] = "vanilla"
     """The papers' methods; none is without a teacher."""
     loss: tuple[str, ...] | None = None
     """Instead of --method: the losses besides the cross-entropy, as pretrain_distill.py takes them."""
-    gpus: int | None = None
+    gpus: int | None = limited(None, least=1, most=RANKS)
     """Ranks of the whole job, one a GPU."""
-    gpus_per_node: int = 8
+    gpus_per_node: int = limited(8, least=1, most=4096)
     """Tensor parallelism stays within a node."""
     device: Literal["a100-80gb", "a100-40gb", "h100", "h200", "cpu"] = "a100-80gb"
     """What each rank runs on."""
-    mfu: float = 0.4
+    mfu: float = limited(0.4, above=0, most=1)
     """Share of the peak FLOP/s that matrix products reach."""
     teacher_placement: Literal["any", "separate", "colocated"] = "any"
     """Ranks of its own for the teacher, the student's, or whichever is faster."""
     bridge_wire: Literal["hidden", "logits", "topk"] = "hidden"
     """What a teacher on ranks of its own sends for vanilla."""
-    bridge_topk: int = 64
+    bridge_top_k: int = limited(64, least=1, most=TOKEN_IDS)
     """Probabilities a token with --bridge-wire topk."""
-    seq_length: int = 2048
+    seq_length: int = limited(2048, least=2, most=LONGEST)
     """Tokens in one sample."""
-    global_batch_size: int = 1024
+    global_batch_size: int = limited(1024, least=1, most=1 << 24)
     """Samples of one optimizer step, over all ranks."""
-    micro_batch_size: int | None = None
+    micro_batch_size: int | None = limited(None, least=1, most=1 << 16)
     """Samples at once on a data-parallel rank; the best is looked for if absent."""
     train_tokens: str = "20B"
     """Length of the run, seed phase included."""
@@ -54,7 +55,7 @@ class PlanConfig:
     """lion keeps one fp32 moment a weight, adamw two."""
     recompute_granularity: Literal["none", "full"] = "none"
     """full: keep only the input of each layer and compute it again in the backward pass."""
-    top: int = 5
+    top: int = limited(5, least=1, most=COUNT)
     """Splits to show."""
     json: bool = False
     """Print one JSON object instead of text."""
@@ -62,13 +63,6 @@ class PlanConfig:
     """Print the published FLOPs of arXiv:2305.14864 beside ours, and nothing else."""
 
     def __post_init__(self) -> None:
-        counts = ("layers", "gpus", "gpus_per_node", "global_batch_size", "micro_batch_size", "bridge_topk", "top")
-        for name, least in {**dict.fromkeys(counts, 1), "seq_length": 2}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"--{name.replace('_', '-')} {value} must be at least {least}")
-        if not 0 < self.mfu <= 1:
-            raise ConfigError(f"--mfu {self.mfu} must be above 0 and at most 1")
         if self.papers:
             return
         if self.gpus is None:

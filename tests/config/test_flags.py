@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import shlex
@@ -15,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.config.flags import _declare, _Parser, field_docs, parse, section, to_flags
+from megatron_distill.config.flags import field_docs, flag_parser, parse, section, to_flags
 from megatron_distill.config.run import RunConfig
 from megatron_distill.config.sections import ParallelConfig
 
@@ -64,9 +63,7 @@ def reread(flags: list[str]) -> OuterConfig:
 
 def all_flags(config_class: type) -> dict[str, str]:
     """Name and help text of every flag."""
-    parser = _Parser(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    _declare(parser, config_class, prefix="")
-    actions = [action for action in parser._actions if action.dest != "help"]
+    actions = [action for action in flag_parser(config_class)._actions if action.dest != "help"]
     return {action.option_strings[0]: action.help or "" for action in actions}
 
 

@@ -50,7 +50,6 @@ def test_true_flops_count_attention_and_the_output_projection() -> None:
         ({"model": "palm-300"}, "did you mean palm-300m"),
         ({"hidden_size": 100, "num_attention_heads": 3}, "--hidden-size 100"),
         ({"ffn_hidden_size": 130}, "--ffn-hidden-size 130"),
-        ({"num_layers": 0}, "--num-layers 0"),
     ],
 )
 def test_impossible_sizes_are_said(flags: dict[str, object], says: str) -> None:
