@@ -65,7 +65,10 @@ def parse(words: list[str] | None = None) -> Request:
         "--append-eod", action=argparse.BooleanOptionalAction, default=True, help="end each document with a token"
     )
     parser.add_argument(
-        "--eod-token", metavar="NAME_OR_ID", help="the token that ends a document, if not the one the tokenizer names"
+        "--eod-token",
+        type=word,
+        metavar="NAME_OR_ID",
+        help="the token that ends a document, if not the one the tokenizer names",
     )
     parser.add_argument(
         "--prepend-bos",
