@@ -161,7 +161,9 @@ def _damages(files: Files, path: Path, scene: Path) -> Iterator[Damage]:
         yield from (replace(damage, resealed=True) for damage in of_json if damage.key)
         return
     yield from byte_damages(file)
-    yield from (Damage(file, "swap", other=other.format(name=path.name)) for other in files.swaps)
+    others = (other.format(name=path.name) for other in files.swaps)
+    same = path.read_bytes()
+    yield from (Damage(file, "swap", other=other) for other in others if (scene / other).read_bytes() != same)
     yield from of_json
 
 

@@ -20,7 +20,6 @@ from typing import Any
 from tests.support.runs import ROOT
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_ENDING, _OUTPUT = "ending.json", "output.txt"
 UNCAUGHT = 70
 """Exit code of a program that ended by an exception."""
 
@@ -74,7 +73,7 @@ def _ending(process: BaseProcess, folder: Path, seconds: float, late: bool) -> E
     if late and process.pid is not None:
         os.killpg(process.pid, signal.SIGKILL)
     process.join()
-    output = (folder.with_suffix(".output")).read_text(errors="replace")
+    output = folder.with_suffix(".output").read_text(errors="replace").replace(str(folder), ".")
     ending = folder.with_suffix(".ending")
     code, value = json.loads(ending.read_text()) if ending.exists() else (process.exitcode, None)
     return Ending(None if late else code, output, value, seconds)

@@ -25,7 +25,12 @@ class Reader:
     def read(self) -> tuple[int, Any]:
         """Exit code, and the outcome as JSON, None where there is none."""
         code = call(self.program, *self.arguments)
-        return code, self.made() if code == 0 else None
+        if code:
+            return code, None
+        try:
+            return code, self.made()
+        except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:  # damage that the program left
+            return code, f"not readable: {error!r}"
 
 
 def files_in(folder: str, *but: str) -> dict[str, int]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import corruptions
+from . import corruptions, tokenizers
 from .rows import Options, Row
 
-SECTIONS: dict[str, Callable[[Options], list[Row]]] = {"corruptions": corruptions.run}
+SECTIONS: dict[str, Callable[[Options], list[Row]]] = {
+    "tokenizers": tokenizers.run,
+    "corruptions": corruptions.run,
+}
