@@ -1,4 +1,4 @@
-"""Every form of tokenizer x hostile texts: the ids that preprocessing writes are those of the tokenizer's own library."""
+"""Every form of tokenizer x hostile texts: the ids of preprocessing are those of the tokenizer's own library."""
 
 from __future__ import annotations
 
