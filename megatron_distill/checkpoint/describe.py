@@ -80,5 +80,5 @@ def _describe_shape(shape: ModelShape, layers: int, dtype: str) -> list[str]:
     return [
         f"{shape.family}, {shape.num_parameters(layers):,} parameters, {dtype}, {layers} layers",
         f"width {shape.hidden_size}, feed-forward {shape.ffn_hidden_size}, {shape.num_attention_heads} heads{groups} "
-        f"of {shape.head_dim}, vocabulary {shape.vocab_size:,}, up to {shape.max_position_embeddings:,} positions",
+        f"of {shape.head_dim}, vocabulary {shape.vocab_size:,}, up to {shape.context_length:,} positions",
     ]

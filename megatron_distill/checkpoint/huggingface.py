@@ -48,7 +48,7 @@ def export(folder: Path, manifest: Manifest, out: Path) -> None:
     for file in _code(family):
         shutil.copyfile(file, out / file.name)
     config = {"architectures": [family.architecture], "model_type": family.model_type, "dtype": manifest.dtype}
-    config |= family.write_config(shape, len(layers)) | ends | {PROVENANCE: provenance(manifest)}
+    config |= family.write_config(shape, layers) | ends | {PROVENANCE: provenance(manifest)}
     (out / "generation_config.json").write_text(json.dumps(ends, indent=1))
     (out / "README.md").write_text(model_card(out.resolve().name, manifest, has_code=bool(family.code)))
     (out / "config.json").write_text(json.dumps(config, indent=1))

@@ -37,7 +37,7 @@ def model_card(name: str, manifest: Manifest, *, has_code: bool) -> str:
         ("layers removed", ", ".join(map(str, gone)) or "none"),
         ("width, heads", f"{shape.hidden_size}, {shape.num_attention_heads}"),
         ("vocabulary", f"{shape.vocab_size:,}"),
-        ("longest sequence", f"{shape.max_position_embeddings:,} tokens"),
+        ("longest sequence", f"{shape.context_length:,} tokens"),
         ("started from", " <- ".join(manifest.origin) or "random weights"),
         *figures(manifest),
     ]

@@ -32,6 +32,11 @@ class Block:
     mlp_bias: bool = False
     qk_norm: bool = False
     """Whether each head's queries and keys are normalised, with one weight for all heads."""
+    window: int | None = None
+    """Tokens that a query of the public model sees, its own included (sliding-window attention); None for all. Our
+    attention sees all of them always, so sequences are bounded by it (`ModelShape.sequence_limit`)."""
+    full_layers: tuple[int, ...] = ()
+    """Layers, by their original index, that the window does not bound."""
 
     def num_parameters(self, num_layers: int, hidden: int, heads: int, ffn: int, vocab: int, positions: int) -> int:
         """Every parameter of a decoder of such layers, a tied table once."""
@@ -58,4 +63,6 @@ class Block:
 
 def block_from_dict(values: dict[str, Any] | None) -> Block | None:
     """The block that `dataclasses.asdict` wrote; None for PaLM's, which needs none."""
-    return None if values is None else Block(**values)
+    if values is None:
+        return None
+    return Block(**{**values, "full_layers": tuple(values.get("full_layers", ()))})

@@ -56,6 +56,19 @@ class ModelShape:
         """Whether the output matrix is the embedding table."""
         return self.block is None or self.block.tied
 
+    @property
+    def sequence_limit(self) -> int | None:
+        """Tokens that a sequence may have: the learned positions, or a sliding window, within which full attention is
+        the same; None if there is no such limit."""
+        if self.block is None:
+            return None
+        return self.block.window if self.block.rotary_dim else self.max_position_embeddings
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the model is meant to read, and that ours reads as the public model does."""
+        return min(self.max_position_embeddings, self.sequence_limit or self.max_position_embeddings)
+
     def num_parameters(self, num_layers: int | None = None) -> int:
         """Every parameter once (the tied embedding too) of this model, or of one with `num_layers` of its layers."""
         count = self.num_layers if num_layers is None else num_layers
@@ -183,6 +196,21 @@ class ModelConfig:
             rotary_base=self.rotary_base,
             init_method_std=self.init_method_std,
         )
+
+
+def check_sequence(shape: ModelShape, tokens: int, given: str, where: object) -> None:
+    """Raise ConfigError where a sequence of `tokens` is longer than the model of `where` allows; `given` is what asked
+    for it."""
+    limit = shape.sequence_limit
+    if limit is None or tokens <= limit:
+        return
+    windowed = shape.block is not None and shape.block.rotary_dim
+    why = (
+        f"the sliding window of {where}, because full attention over more is another model"
+        if windowed
+        else f"the positions that {where} has learned"
+    )
+    raise ConfigError(f"{given} must be at most {limit}, {why}")
 
 
 def shape_from_dict(values: dict[str, Any]) -> ModelShape:

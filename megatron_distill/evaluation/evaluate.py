@@ -17,6 +17,7 @@ from megatron_distill.checkpoint.inference import (
     load_tokenizer_of,
 )
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.model import check_sequence
 from megatron_distill.parallel.worlds import Role, job_size, open_world
 
 from .request import Evaluation
@@ -37,6 +38,8 @@ def evaluate(asked: Evaluation) -> Results | None:
     if asked.backend == "hf":
         return _by_transformers(asked)
     stored = find_model(asked.model)
+    if asked.seq_length:
+        check_sequence(stored.shape, asked.seq_length, f"--seq-length {asked.seq_length}", stored.path)
     layout = inference_layout(stored, job_size(), asked.tensor, asked.pipeline)
     tokenizer = load_tokenizer_of(stored, asked.tokenizer)
     if len(tokenizer) > stored.shape.padded_vocab_size:
@@ -50,7 +53,7 @@ def evaluate(asked: Evaluation) -> Results | None:
             return None
         from .harness import HarnessModel
 
-        length = min(stored.shape.max_position_embeddings, asked.seq_length or stored.shape.max_position_embeddings)
+        length = min(stored.shape.context_length, asked.seq_length or stored.shape.context_length)
         model = HarnessModel(crew, tokenizer, max_length=length, batch_tokens=asked.batch_tokens)
         own: dict[str, Callable[[], dict[str, Any]]] = {
             "perplexity": partial(_perplexity, asked, stored, crew, _first_token(tokenizer)),
@@ -113,7 +116,7 @@ def _perplexity(asked: Evaluation, stored: StoredModel, crew: Any, first: int | 
         perplexity(
             crew.call,
             stream,
-            seq_length=asked.seq_length or min(2048, stored.shape.max_position_embeddings),
+            seq_length=asked.seq_length or min(2048, stored.shape.context_length),
             vocab_size=stored.shape.vocab_size,
             batch_tokens=asked.batch_tokens,
             max_tokens=asked.max_tokens,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.model import check_sequence
 from megatron_distill.models.inference import Inference
 from megatron_distill.models.kv_cache import KeyValueCache
 
@@ -103,10 +104,6 @@ def _check(model: Inference, lengths: list[int], max_new_tokens: int) -> None:
         raise ConfigError("a prompt is empty; give at least one token, such as the one that begins a text")
     if max_new_tokens < 1:
         raise ConfigError(f"the number of new tokens {max_new_tokens} must be at least 1")
-    limit = model.shape.max_position_embeddings
-    learned = model.shape.block is not None and not model.shape.block.rotary_dim
-    if learned and max(lengths) + max_new_tokens > limit:
-        raise ConfigError(
-            f"a prompt of {max(lengths)} tokens and {max_new_tokens} new ones need {max(lengths) + max_new_tokens} "
-            f"positions, but the model has {limit}; shorten the prompt or ask for fewer"
-        )
+    total = max(lengths) + max_new_tokens
+    given = f"a prompt of {max(lengths)} tokens and {max_new_tokens} new ones, together {total},"
+    check_sequence(model.shape, total, given, "the model")

@@ -9,7 +9,7 @@ from pathlib import Path
 from megatron_distill.checkpoint.manifest import find_checkpoint, read_manifest
 from megatron_distill.config.distillation_cost import Wire, loss_names
 from megatron_distill.config.error import ConfigError
-from megatron_distill.config.model import PRESETS, ModelConfig, ModelShape
+from megatron_distill.config.model import PRESETS, ModelConfig, ModelShape, check_sequence
 from megatron_distill.pruning.when import parse_tokens, tokens_to_iters
 
 from .device import DEVICES, Device
@@ -126,13 +126,8 @@ def find_model(flag: str, name: str) -> Model:
 
 
 def check_positions(model: Model, seq_length: int) -> None:
-    """Raise ConfigError where sequences are longer than the positions that a model has learned."""
-    shape = model.shape
-    if shape.block is not None and not shape.block.rotary_dim and seq_length > shape.max_position_embeddings:
-        raise ConfigError(
-            f"--seq-length {seq_length} must be at most {shape.max_position_embeddings}, the positions that "
-            f"{model.name} has learned"
-        )
+    """Raise ConfigError where sequences are longer than a model's learned positions or its sliding window."""
+    check_sequence(model.shape, seq_length, f"--seq-length {seq_length}", model.name)
 
 
 def check_pair(student: Model, kept: int, teacher: Model, losses: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from megatron_distill.checkpoint.manifest import Manifest
 from megatron_distill.config.error import ConfigError
-from megatron_distill.config.model import ModelShape
+from megatron_distill.config.model import ModelShape, check_sequence
 from megatron_distill.config.run import RunConfig
 from megatron_distill.data.blend import open_blend
 from megatron_distill.data.samples import check_length, part_spans
@@ -63,12 +63,8 @@ def check_groups(shape: ModelShape, tp: int, whose: str, flag: str) -> None:
 
 
 def check_positions(shape: ModelShape, seq: int, where: object) -> None:
-    """Raise ConfigError where a model has learned fewer positions than a sample has."""
-    if shape.block is not None and not shape.block.rotary_dim and seq > shape.max_position_embeddings:
-        raise ConfigError(
-            f"--seq-length {seq} must be at most {shape.max_position_embeddings}, the positions that the model of "
-            f"{where} has learned"
-        )
+    """Raise ConfigError where a model has learned fewer positions than a sample has, or sees fewer tokens."""
+    check_sequence(shape, seq, f"--seq-length {seq}", f"the model of {where}")
 
 
 def _check_data(plan: RunPlan) -> None:

@@ -187,7 +187,7 @@ def test_what_cannot_be_continued(rank: int, tmp_path: Path) -> None:
         from megatron_distill.generation.generate import generate
 
         tokens, lengths = prompts()
-        with pytest.raises(ConfigError, match="need 69 positions, but the model has 64"):
+        with pytest.raises(ConfigError, match="together 69, must be at most 64, the positions"):
             generate(model, tokens, lengths, GREEDY, max_new_tokens=60)
         with pytest.raises(ConfigError, match="a prompt is empty"):
             generate(model, tokens, lengths * 0, GREEDY, max_new_tokens=1)

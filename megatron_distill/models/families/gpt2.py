@@ -14,12 +14,19 @@ from .rules import Rule, padded, same, shuffled, transposed
 from .vocabulary import pad_vocabulary
 
 _ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "relu": "relu"}
+_ALIASES = (
+    ("hidden_size", "n_embd"),
+    ("max_position_embeddings", "n_positions"),
+    ("num_attention_heads", "n_head"),
+    ("num_hidden_layers", "n_layer"),
+)
+"""Other names of the same, which transformers reads too."""
 
 
 def _read_config(config: HFConfig) -> ModelShape:
+    config = config.with_defaults({ours: config.values[name] for name, ours in _ALIASES if name in config.values})
     hidden, vocab = config.integer("n_embd", 768), config.integer("vocab_size", 50257)
-    heads = config.integer("n_head", 12)
-    HFConfig({"num_attention_heads": heads}, config.where).heads(hidden)
+    heads = config.plain_heads(hidden, "n_head", 12)
     for name, wanted in (
         ("scale_attn_weights", True),
         ("scale_attn_by_inverse_layer_idx", False),
@@ -29,9 +36,9 @@ def _read_config(config: HFConfig) -> ModelShape:
         config.require(name, wanted)
     return ModelShape(
         family="gpt2",
-        num_layers=config.integer("n_layer", 12),
+        num_layers=config.layers("n_layer", 12),
         hidden_size=hidden,
-        ffn_hidden_size=config.integer("n_inner", 4 * hidden),
+        ffn_hidden_size=config.integer("n_inner", 4 * hidden, nullable=True),
         num_attention_heads=heads,
         vocab_size=vocab,
         padded_vocab_size=pad_vocabulary(vocab),
@@ -55,16 +62,17 @@ def _read_config(config: HFConfig) -> ModelShape:
     )
 
 
-def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
+def _write_config(shape: ModelShape, layers: tuple[int, ...]) -> dict[str, Any]:
     assert shape.block is not None
     names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
     return {
-        "n_layer": num_layers,
+        "n_layer": len(layers),
         "n_embd": shape.hidden_size,
         "n_inner": shape.ffn_hidden_size,
         "n_head": shape.num_attention_heads,
         "vocab_size": shape.vocab_size,
         "n_positions": shape.max_position_embeddings,
+        "n_ctx": shape.max_position_embeddings,  # for llama.cpp's converter; transformers does not read it
         "layer_norm_epsilon": shape.norm_epsilon,
         "activation_function": names[shape.block.activation],
         "initializer_range": shape.init_method_std,

@@ -22,22 +22,23 @@ _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh
 
 def _read_config(config: HFConfig) -> ModelShape:
     hidden, vocab = config.integer("hidden_size"), config.integer("vocab_size")
-    heads, _, width = config.heads(hidden)
+    heads = config.plain_heads(hidden)
+    width = hidden // heads
     config.require("attention_bias", True)
-    own = HFConfig({"rotary_pct": 0.25} | config.values, config.where)
-    base, part, factor = own.rotary()
+    longest = config.integer("max_position_embeddings", 2048)
+    base, part, factor = config.rotary(longest, base=("rotary_emb_base", 1e4), part=("rotary_pct", 0.25))
     rotary_dim = int(width * part)
     if rotary_dim < 2 or rotary_dim % 2 or factor != 1:
         raise ConfigError(f"{config.where}: plain rotary embeddings over an even number of dimensions are needed")
     return ModelShape(
         family="gpt_neox",
-        num_layers=config.integer("num_hidden_layers"),
+        num_layers=config.layers("num_hidden_layers"),
         hidden_size=hidden,
         ffn_hidden_size=config.integer("intermediate_size"),
         num_attention_heads=heads,
         vocab_size=vocab,
         padded_vocab_size=pad_vocabulary(vocab),
-        max_position_embeddings=config.integer("max_position_embeddings", 2048),
+        max_position_embeddings=longest,
         add_bias_linear=True,
         qk_layernorm="per-head",
         norm_epsilon=config.number("layer_norm_eps", 1e-5),
@@ -59,13 +60,13 @@ def _read_config(config: HFConfig) -> ModelShape:
     )
 
 
-def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
+def _write_config(shape: ModelShape, layers: tuple[int, ...]) -> dict[str, Any]:
     block = shape.block
     assert block is not None
     part = block.rotary_dim / block.head_dim
     names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
     return {
-        "num_hidden_layers": num_layers,
+        "num_hidden_layers": len(layers),
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.ffn_hidden_size,
         "num_attention_heads": shape.num_attention_heads,

@@ -20,19 +20,31 @@ _ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
+_QWEN = ("qwen2", "qwen3")
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+_WINDOW = {"sliding_window": 4096, "max_window_layers": 28}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "mistral": {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32, **_WINDOW},
+    "qwen3": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128, **_WINDOW},
+}
+"""What a missing key means to transformers, where the families differ."""
 
 
 def _read_config(config: HFConfig) -> ModelShape:
     family = str(config.values["model_type"])
     hidden, vocab = config.integer("hidden_size"), config.integer("vocab_size")
-    if family == "qwen3":  # the one whose width of a head has a default of its own
-        config = HFConfig({"head_dim": 128} | config.values, config.where)
+    config = config.with_defaults(_DEFAULTS[family])
     heads, groups, width = config.heads(hidden)
     config.require("hidden_act", "silu")
-    base, part, factor = config.rotary()
+    longest = config.integer("max_position_embeddings")
+    base, part, factor = config.rotary(longest)
     if part != 1 or width % 2:
         raise ConfigError(f"{config.where}: rotary embeddings must span an even, whole head; it has width {width}")
     bias = config.flag("attention_bias", False) if family in ("llama", "qwen3") else False
+    layers = config.layers("num_hidden_layers")
+    window, full = _window(config, family, layers)
     block = Block(
         num_query_groups=groups,
         head_dim=width,
@@ -43,16 +55,18 @@ def _read_config(config: HFConfig) -> ModelShape:
         proj_bias=bias,
         mlp_bias=config.flag("mlp_bias", False) if family == "llama" else False,
         qk_norm=family == "qwen3",
+        window=window,
+        full_layers=full,
     )
     return ModelShape(
         family=family,
-        num_layers=config.integer("num_hidden_layers"),
+        num_layers=layers,
         hidden_size=hidden,
         ffn_hidden_size=config.integer("intermediate_size"),
         num_attention_heads=heads,
         vocab_size=vocab,
         padded_vocab_size=pad_vocabulary(vocab),
-        max_position_embeddings=_positions(config, family),
+        max_position_embeddings=longest,
         add_bias_linear=False,
         qk_layernorm="per-head",
         norm_epsilon=config.number("rms_norm_eps", 1e-6),
@@ -62,25 +76,49 @@ def _read_config(config: HFConfig) -> ModelShape:
     )
 
 
-def _positions(config: HFConfig, family: str) -> int:
-    """Positions up to which full attention and a sliding window are the same."""
-    longest = config.integer("max_position_embeddings", 2048)
-    slides = family == "mistral" or (family.startswith("qwen") and config.flag("use_sliding_window", False))
-    window = config.values.get("sliding_window") if slides else None
-    return longest if window is None else min(longest, config.integer("sliding_window"))
+def _window(config: HFConfig, family: str, layers: int) -> tuple[int | None, tuple[int, ...]]:
+    """The sliding window, None if no layer has one, and the layers that it does not bound."""
+    slides = family == "mistral" or (family in _QWEN and config.flag("use_sliding_window", False))
+    window = config.integer("sliding_window") if slides and config.values["sliding_window"] is not None else None
+    if family == "mistral":
+        return window, ()
+    types = config.values.get("layer_types") if family in _QWEN else None
+    if types is None:
+        full = min(layers, config.integer("max_window_layers")) if window is not None else layers
+        types = [_FULL] * full + [_SLIDING] * (layers - full)
+    if not isinstance(types, list) or len(types) != layers or not all(kind in (_FULL, _SLIDING) for kind in types):
+        raise ConfigError(f"{config.where}: layer_types must be {layers} times {_FULL} or {_SLIDING}")
+    if _SLIDING not in types:
+        return None, ()
+    if window is None:
+        raise ConfigError(f"{config.where}: layer_types has {_SLIDING}, but no layer has a sliding_window")
+    return window, tuple(number for number, kind in enumerate(types) if kind == _FULL)
 
 
-def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
+def _write_window(block: Block, layers: tuple[int, ...]) -> dict[str, Any]:
+    """A Qwen's sliding window, for a model of these original layers."""
+    types = [_FULL if layer in block.full_layers else _SLIDING for layer in layers]
+    if block.window is None or _SLIDING not in types:
+        return {"use_sliding_window": False}
+    return {
+        "use_sliding_window": True,
+        "sliding_window": block.window,
+        "max_window_layers": types.index(_SLIDING),
+        "layer_types": types,
+    }
+
+
+def _write_config(shape: ModelShape, layers: tuple[int, ...]) -> dict[str, Any]:
     block = shape.block
     assert block is not None
     own: dict[str, dict[str, Any]] = {
         "llama": {"attention_bias": block.qkv_bias, "mlp_bias": block.mlp_bias},
-        "mistral": {"sliding_window": None},
-        "qwen2": {"use_sliding_window": False},
-        "qwen3": {"use_sliding_window": False, "attention_bias": block.qkv_bias},
+        "mistral": {"sliding_window": block.window},
+        "qwen2": _write_window(block, layers),
+        "qwen3": _write_window(block, layers) | {"attention_bias": block.qkv_bias},
     }
     return {
-        "num_hidden_layers": num_layers,
+        "num_hidden_layers": len(layers),
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.ffn_hidden_size,
         "num_attention_heads": shape.num_attention_heads,

@@ -19,19 +19,19 @@ _ACTIVATIONS = {"relu": "relu", "gelu": "gelu"}
 
 def _read_config(config: HFConfig) -> ModelShape:
     hidden, vocab = config.integer("hidden_size", 768), config.integer("vocab_size", 50272)
-    heads, _, width = config.heads(hidden)
+    heads = config.plain_heads(hidden, default=12)
     for name, wanted in (
         ("do_layer_norm_before", True),
-        ("word_embed_proj_dim", hidden),
         ("enable_bias", True),
         ("layer_norm_elementwise_affine", True),
         ("_remove_final_layer_norm", False),
         ("tie_word_embeddings", True),
     ):
         config.require(name, wanted)
+    config.require("word_embed_proj_dim", hidden, nullable=True)
     return ModelShape(
         family="opt",
-        num_layers=config.integer("num_hidden_layers", 12),
+        num_layers=config.layers("num_hidden_layers", 12),
         hidden_size=hidden,
         ffn_hidden_size=config.integer("ffn_dim", 3072),
         num_attention_heads=heads,
@@ -45,7 +45,7 @@ def _read_config(config: HFConfig) -> ModelShape:
         init_method_std=config.number("init_std", 0.02),
         block=Block(
             num_query_groups=heads,
-            head_dim=width,
+            head_dim=hidden // heads,
             norm="layernorm",
             activation=config.choice("activation_function", _ACTIVATIONS, "relu"),
             gated=False,
@@ -58,10 +58,10 @@ def _read_config(config: HFConfig) -> ModelShape:
     )
 
 
-def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
+def _write_config(shape: ModelShape, layers: tuple[int, ...]) -> dict[str, Any]:
     assert shape.block is not None
     return {
-        "num_hidden_layers": num_layers,
+        "num_hidden_layers": len(layers),
         "hidden_size": shape.hidden_size,
         "word_embed_proj_dim": shape.hidden_size,
         "ffn_dim": shape.ffn_hidden_size,

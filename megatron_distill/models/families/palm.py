@@ -27,7 +27,8 @@ def _read_config(config: HFConfig) -> ModelShape:
     heads, groups, width = config.heads(hidden)
     ffn, vocab = config.integer("intermediate_size"), config.integer("vocab_size")
     # The defaults of transformers' CohereConfig are those of Command R, which is another model in three ways.
-    if not config.flag("use_qk_norm", False) or config.number("logit_scale", 0.0625) != 1 or groups != heads:
+    plain = config.values.get("use_qk_norm") is True and config.values.get("logit_scale") == 1
+    if not plain or groups != heads:
         raise ConfigError(
             f"{config.where}: only Cohere models with use_qk_norm true, logit_scale 1 and as many key heads as query "
             "heads can be read, because PaLM's block has no others"
@@ -39,18 +40,19 @@ def _read_config(config: HFConfig) -> ModelShape:
             f"{config.where}: hidden_size {hidden} must be an even multiple of num_attention_heads {heads}, and "
             f"intermediate_size {ffn} a multiple of it"
         )
-    base, part, factor = config.rotary()
+    longest = config.integer("max_position_embeddings", 8192)
+    base, part, factor = config.rotary(longest, base=("rope_theta", 5e5))
     if part != 1 or factor != 1:
         raise ConfigError(f"{config.where}: only plain rotary embeddings over the whole head can be read")
     return ModelShape(
         family="palm",
-        num_layers=config.integer("num_hidden_layers"),
+        num_layers=config.layers("num_hidden_layers"),
         hidden_size=hidden,
         ffn_hidden_size=ffn,
         num_attention_heads=heads,
         vocab_size=vocab,
         padded_vocab_size=vocab,
-        max_position_embeddings=config.integer("max_position_embeddings", 8192),
+        max_position_embeddings=longest,
         add_bias_linear=False,
         qk_layernorm="per-head",
         norm_epsilon=config.number("layer_norm_eps", 1e-5),
@@ -59,9 +61,9 @@ def _read_config(config: HFConfig) -> ModelShape:
     )
 
 
-def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
+def _write_config(shape: ModelShape, layers: tuple[int, ...]) -> dict[str, Any]:
     return {
-        "num_hidden_layers": num_layers,
+        "num_hidden_layers": len(layers),
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.ffn_hidden_size,
         "num_attention_heads": shape.num_attention_heads,

@@ -23,7 +23,7 @@ def _read_config(config: HFConfig) -> ModelShape:
     rows = config.integer("vocab_size")
     return ModelShape(
         family="palm",
-        num_layers=config.integer("num_hidden_layers"),
+        num_layers=config.layers("num_hidden_layers"),
         hidden_size=hidden,
         ffn_hidden_size=ffn,
         num_attention_heads=heads,
@@ -38,9 +38,9 @@ def _read_config(config: HFConfig) -> ModelShape:
     )
 
 
-def _write_config(shape: ModelShape, num_layers: int) -> dict[str, Any]:
+def _write_config(shape: ModelShape, layers: tuple[int, ...]) -> dict[str, Any]:
     return {
-        "num_hidden_layers": num_layers,
+        "num_hidden_layers": len(layers),
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.ffn_hidden_size,
         "num_attention_heads": shape.num_attention_heads,

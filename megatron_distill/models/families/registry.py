@@ -34,8 +34,8 @@ class Family:
     """What begins the names of the base model's tensors; older folders leave it out."""
     read_config: Callable[[HFConfig], ModelShape]
     """The shape that a config.json describes; raises ConfigError for what the layer cannot express."""
-    write_config: Callable[[ModelShape, int], dict[str, Any]]
-    """config.json of a shape with that many layers, but for what all families have in common; raises ConfigError if
+    write_config: Callable[[ModelShape, tuple[int, ...]], dict[str, Any]]
+    """config.json of a shape with these of its layers, but for what all families have in common; raises ConfigError if
     there is none."""
     rules: Callable[[ModelShape, tuple[int, ...]], list[Rule]]
     """Every tensor of ours, for a model made of the given original layers, and what it is in a Hugging Face folder."""
