@@ -36,6 +36,8 @@ class ChecksummedFile:
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
         self._value = 0
+        self.size = 0
+        """Bytes that have been written."""
 
     @property
     def checksum(self) -> str:
@@ -56,7 +58,9 @@ class ChecksummedFile:
     def write(self, data: Any) -> int:
         """Append bytes."""
         self._value = isal_zlib.crc32(data, self._value)
-        return self._file.write(data)
+        count = self._file.write(data)
+        self.size += count
+        return count
 
     def flush(self) -> None:
         """What torch.save asks for; the end of the file is when it matters."""

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .checksum import checksum
@@ -23,6 +23,14 @@ PARTIAL = ".partial_"
 DAMAGED = "damaged_"
 _ROOM_FOR_THE_REST = 1 << 20
 """Bytes for the manifest, megatron-core's metadata and the metrics until the next checkpoint."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file as the rank that wrote it knows it."""
+
+    size: int
+    checksum: str
 
 
 def final_folder(run: Path, iteration: int) -> Path:
@@ -48,12 +56,24 @@ def begin(partial: Path, size: int) -> None:
         raise OSError(f"it needs {size / 2**20:.1f} MiB, {partial.parent} has {free / 2**20:.1f} MiB left")
 
 
-def finish(partial: Path, final: Path, manifest: Manifest, checksums: dict[str, str]) -> None:
+def finish(partial: Path, final: Path, manifest: Manifest, written: dict[str, Written]) -> None:
     """Give a checkpoint that is written its manifest and, when all of it is on disk, its name, and let `latest` say so.
 
-    `checksums` are those of files that are flushed and whose checksum is known; the others are small.
+    `written` are the files that all ranks have flushed, with sizes and checksums as those who wrote them know; the
+    other files are small.
+
+    Raises:
+        OSError: a file that some rank wrote is not there, or has another size; the folder keeps its name.
     """
     files = {str(p.relative_to(partial)): p.stat().st_size for p in partial.rglob("*") if p.is_file()}
+    for name, file in sorted(written.items()):
+        if files.get(name) != file.size:
+            state = f"has {files[name]} bytes" if name in files else "is missing"
+            raise OSError(
+                f"{name} {state} in {partial.parent}, but a rank wrote {file.size} bytes; --save must be on a file "
+                "system that all nodes share"
+            )
+    checksums = {name: file.checksum for name, file in written.items()}
     for name in files.keys() - checksums.keys():
         flush(partial / name)
     sums = {name: checksums.get(name) or checksum(partial / name) for name in files}
@@ -66,9 +86,9 @@ def finish(partial: Path, final: Path, manifest: Manifest, checksums: dict[str, 
     point_at(final)
 
 
-def publish_weights(run: Path, manifest: Manifest, write: Callable[[Path], dict[str, str]]) -> Path:
+def publish_weights(run: Path, manifest: Manifest, write: Callable[[Path], dict[str, Written]]) -> Path:
     """A checkpoint of nothing but weights, by one process: `write` puts files into the folder that it is given, flushes
-    them and returns their checksums.
+    them and returns them.
 
     Nothing of the run stays if it fails.
     """

@@ -10,7 +10,7 @@ import queue
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -47,7 +47,7 @@ class _Writing:
     request: AsyncRequest
     thread: Thread | None = None
     results: dict[int, Any] | None = None
-    checksums: dict[str, str] | None = None
+    written: dict[str, folder.Written] = field(default_factory=dict)
     failure: str = ""
 
     @property
@@ -57,9 +57,9 @@ class _Writing:
     def write(self, buckets: list[Any]) -> None:
         """Write this rank's files; runs in the thread."""
         try:
-            self.results, self.checksums = {}, {}
+            self.results = {}
             for number, (path, key, content) in enumerate(buckets):
-                self.results[number], self.checksums[key] = write_items(Path(path), key, content)
+                self.results[number], self.written[key] = write_items(Path(path), key, content)
         except Exception as error:  # `finish` tells all ranks
             self.failure = f"a file of the checkpoint {self.final.name} could not be written ({error})"
 
@@ -189,12 +189,12 @@ def _finish(writing: _Writing, keep: int, retain_interval: int) -> None:
                 finalize()
         except (Exception, CheckpointException) as error:
             raise _Alone(f"the metadata of {writing.final.name} could not be written ({error})") from error
-    own: list[dict[str, str]] = [{} for _ in range(dist.get_world_size())]
-    dist.all_gather_object(own, writing.checksums or {})
+    parts: list[dict[str, folder.Written]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, writing.written)
     with _failing_together(writing.partial):
         if dist.get_rank() == 0:
-            sums = {name: value for part in own for name, value in part.items()}
-            folder.finish(writing.partial, writing.final, writing.manifest, sums)
+            written = {name: file for part in parts for name, file in part.items()}
+            folder.finish(writing.partial, writing.final, writing.manifest, written)
             folder.drop_old(writing.final, keep, retain_interval)
 
 

@@ -28,14 +28,15 @@ from megatron_distill.config.error import ConfigError
 
 from .ahead import one_ahead
 from .checksum import ChecksummedFile
+from .folder import Written
 from .safetensors_file import read_fully
 
 Produce = Callable[[str], Tensor]
 """Makes a tensor when it is its turn to be written."""
 
 
-def write_items(path: Path, key: str, content: tuple[list[Any], list[Any]]) -> tuple[list[WriteResult], str]:
-    """Write what megatron-core planned for a file: where everything lies in it, and the file's checksum.
+def write_items(path: Path, key: str, content: tuple[list[Any], list[Any]]) -> tuple[list[WriteResult], Written]:
+    """Write what megatron-core planned for a file: where everything lies in it, and the file's size and checksum.
 
     `content` are (write item, bytes) and (write item, tensor on the CPU). The file is on disk when this returns.
     """
@@ -50,15 +51,15 @@ def write_items(path: Path, key: str, content: tuple[list[Any], list[Any]]) -> t
             begun = file.tell()
             torch.save(tensor, file)  # type: ignore[arg-type]
             results.append(_result(item.index, key, begun, file.tell()))
-    return results, file.checksum
+    return results, Written(file.size, file.checksum)
 
 
 def write_tensors(
     folder: Path, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, produce: Produce
-) -> dict[str, str]:
+) -> dict[str, Written]:
     """Whole tensors as a checkpoint that dist_checkpointing.load reads; two at a time are in memory.
 
-    Returns the checksum of the file that holds them, by its name. Raises what `produce` raises, and OSError when the
+    Returns the file that holds them, by its name. Raises what `produce` raises, and OSError when the
     disk is full.
     """
     from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
@@ -74,7 +75,7 @@ def write_tensors(
     FileSystemWriter(folder).finish(Metadata(described), [results])  # type: ignore[arg-type]
     torch.save({}, folder / "common.pt")
     save_config(CheckpointingConfig("torch_dist", 1), str(folder))
-    return {name: file.checksum}
+    return {name: Written(file.size, file.checksum)}
 
 
 class TensorReader:

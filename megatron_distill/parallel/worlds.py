@@ -41,6 +41,8 @@ class World:
     """Rank within the torchrun job."""
     bridge: Bridge | None = None
     """To the ranks of another role, if there is one."""
+    store: dist.Store | None = None
+    """Of the whole job, whatever the role."""
 
     @property
     def is_first(self) -> bool:
@@ -58,6 +60,20 @@ def job_rank() -> int:
     return job_place().rank
 
 
+def local_rank() -> int:
+    """This process's number on its node; 0 without torchrun."""
+    return job_place().local_rank
+
+
+def open_store(timeout_minutes: float) -> dist.Store:
+    """The store through which the ranks of the job find each other.
+
+    Raises:
+        BridgeError: not all of them came, or the one that hosts the store cannot be reached.
+    """
+    return _store(job_rank(), job_size(), timedelta(minutes=timeout_minutes))
+
+
 @contextmanager
 def open_world(
     roles: tuple[Role, ...],
@@ -65,11 +81,13 @@ def open_world(
     timeout_minutes: float = 10.0,
     bridges: tuple[tuple[int, ...], ...] = (),
     place: JobPlace | None = None,
+    store: dist.Store | None = None,
 ) -> Iterator[World]:
     """Join this process's role and set up its tensor, pipeline and data parallel groups; leave them at the end.
 
     Roles take consecutive ranks of the job in the order given. Each of `bridges` names the ranks that it joins.
-    `place` is this process's place in the job, by default what torchrun says; `JobPlace()` is alone.
+    `place` is this process's place in the job, by default what torchrun says; `JobPlace()` is alone. `store` is the
+    job's, opened here if it is not given.
     """
     place = job_place() if place is None else place
     rank, size = place.rank, place.size
@@ -82,7 +100,7 @@ def open_world(
     else:
         raise RuntimeError(f"rank {rank} of {size} belongs to none of the roles {[r.name for r in roles]}")
     device.prepare(place.local_rank)
-    store = _store(rank, size, timeout)
+    store = store or _store(rank, size, timeout)
     dist.init_process_group(
         device.backend(),
         store=dist.PrefixStore(role.name, store),
@@ -97,7 +115,7 @@ def open_world(
             if rank in members:
                 names = {member: _name(roles, member) for member in members}
                 bridge = open_bridge(dist.PrefixStore(f"bridge{number}", store), members, names, rank, timeout)
-        yield World(role=role, rank=rank - first, job_rank=rank, bridge=bridge)
+        yield World(role=role, rank=rank - first, job_rank=rank, bridge=bridge, store=store)
     finally:
         _close_groups()
         if dist.is_initialized():

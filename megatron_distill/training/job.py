@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from megatron_distill.config.error import ConfigError
+from megatron_distill.parallel import device, worlds
 from megatron_distill.parallel.bridge import BridgeError
+from megatron_distill.parallel.meeting import Meeting, Refused
 from megatron_distill.parallel.worlds import FailedTogether, World, open_world
 
+from .agreement import agree
 from .loop import check_start, run
 from .objective import Weighted
 from .plan import RunPlan
@@ -26,29 +31,56 @@ class Failure(Exception):
 
 
 def run_job(plan: RunPlan, terms: tuple[Weighted, ...]) -> None:
-    """Join the world and do this rank's part.
+    """Join the world and do this rank's part; nothing if the run is finished.
 
     Raises:
-        Failure: it cannot go on, alone or with the other ranks of its role.
-        ConfigError: on every rank of a role, what it is to start from cannot be used.
+        Failure: it cannot go on, alone or with the other ranks of the job.
     """
     timeout = plan.config.parallel.distributed_timeout_minutes
     try:
-        with open_world(roles(plan), timeout_minutes=timeout, bridges=bridges(plan, terms)) as world:
-            if world.role.name == "student":
-                plan = verify_start(plan)
-                check_start(plan)
+        store = worlds.open_store(timeout)
+        meeting = Meeting(store, worlds.job_rank(), worlds.job_size(), timedelta(minutes=timeout))
+        with meeting.refusing():
+            device.prepare(worlds.local_rank())
+        agree(plan, meeting)
+        if plan.finished:
+            return
+        with open_world(roles(plan), timeout_minutes=timeout, bridges=bridges(plan, terms), store=store) as world:
             _do(plan, world, terms)
-    except BridgeError as error:  # another role did not come
+    except Refused as error:
+        raise Failure(error, 2, speaks=error.speaks) from error
+    except BridgeError as error:  # some ranks did not come
         raise Failure(error, 1) from error
+
+
+def tell_job(sentence: str) -> Failure:
+    """Let the other ranks of the job know why this one cannot start; returns what to end with.
+
+    The first rank of a node prints the sentence itself, before anything that could take long.
+    """
+    patience = 0.5
+    reported = worlds.local_rank() == 0
+    try:
+        meeting = Meeting(
+            worlds.open_store(patience), worlds.job_rank(), worlds.job_size(), timedelta(minutes=patience)
+        )
+        refused = meeting.refuse(sentence, reported=reported)
+    except BridgeError:  # nobody is there to be told
+        refused = Refused(sentence, speaks=not reported)
+    return Failure(refused, 2, speaks=refused.speaks)
 
 
 def _do(plan: RunPlan, world: World, terms: tuple[Weighted, ...]) -> None:
     try:
         if world.role.name == "teacher":
             serve(plan, world, terms)
-        else:
-            run(plan, world, terms)
+            return
+        try:
+            plan = verify_start(plan)
+            check_start(plan)
+        except ConfigError as error:  # on every rank of the role
+            raise Failure(error, 2, speaks=world.is_first) from error
+        run(plan, world, terms)
     except (TooManySkippedSteps, FailedTogether) as error:
         code = 3 if isinstance(error, TooManySkippedSteps) else 1
         raise Failure(error, code, speaks=world.is_first) from error

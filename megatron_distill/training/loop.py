@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch.distributed as dist
-
-from megatron_distill.checkpoint.manifest import latest_checkpoint, read_manifest
+from megatron_distill.checkpoint.manifest import read_manifest
 from megatron_distill.checkpoint.saving import Saver
 from megatron_distill.config.error import ConfigError
 from megatron_distill.losses.total import LM
@@ -23,6 +20,7 @@ from .feed import Feed
 from .metrics import Metrics
 from .objective import TeacherSource, Weighted
 from .plan import RunPlan
+from .signals import StopAsked, StopSignals
 from .state import StepResult, TooManySkippedSteps, TrainState
 from .step import measure, train_step
 from .student import Student, build_student, describe_student, open_saver
@@ -31,16 +29,11 @@ from .validate import validate
 
 
 def check_start(plan: RunPlan) -> None:
-    """What only the ranks together can check of where the run starts. Collective over the role.
+    """Check the precision of the checkpoint that the run resumes from, which only a device can resolve.
 
     Raises:
-        ConfigError: on every rank, if they found different newest checkpoints (another run may have written since, and
-            a shared disk may show a node what was there a while ago), or one in another precision.
+        ConfigError: on every rank, if it is another one.
     """
-    found: list[tuple[Path | None, ...]] = [()] * dist.get_world_size()
-    dist.all_gather_object(found, (plan.resume_from, latest_checkpoint(Path(plan.config.checkpoint.save))))
-    if len(set(itertools.chain(*found))) > 1:
-        raise ConfigError(f"ranks disagree on the newest checkpoint of {plan.config.checkpoint.save}; start again")
     if plan.resume_from is None:
         return
     ours, theirs = device.dtype(plan.config.training.precision), read_manifest(plan.resume_from).dtype
@@ -59,23 +52,27 @@ def run(plan: RunPlan, world: World, terms: tuple[Weighted, ...] = ()) -> TrainS
             iteration=manifest.iteration,
             consumed_samples=manifest.consumed_samples,
             consumed_tokens=manifest.consumed_tokens,
-            **manifest.progress,
+            # Checkpoints written before 0.2 do not say, and what they left out they never made up for.
+            **({"validated_at": manifest.iteration} | manifest.progress),
         )
-    with open_teacher(plan, world, terms) as teacher:
+    listens = world.is_first and world.bridge is not None
+    with StopSignals(world.store if listens else None) as signals, open_teacher(plan, world, terms) as teacher:
+        # A validation that is missing at a removal is of the model before it.
+        before = held is not None and _validation_is_due(plan, state)
         student = build_student(
             plan,
-            state.iteration,
+            state.iteration - before,
             weights=plan.resume_from or plan.load_from,
             with_optimizer=plan.resume_from is not None,
             teacher=teacher,
             terms=terms,
         )
-        with Metrics(plan, world, state) as metrics, _StopSignals() as signals:
+        with Metrics(plan, world, state) as metrics:
             metrics.settle()
             metrics.start(student, bytes_per_token(plan, terms))
             saver = open_saver(plan, metrics.saved)
             try:
-                stopped = _train(student, state, metrics, signals, held, saver)
+                stopped = _Loop(student, state, metrics, signals, saver, held).run()
             except TooManySkippedSteps:  # on every rank, so that they can finish what is being written
                 saver.wait()
                 raise
@@ -84,47 +81,114 @@ def run(plan: RunPlan, world: World, terms: tuple[Weighted, ...] = ()) -> TrainS
     return state
 
 
-def _train(
-    student: Student,
-    state: TrainState,
-    metrics: Metrics,
-    signals: _StopSignals,
-    held: tuple[int, ...] | None,
-    saver: Saver,
-) -> bool:
-    """The loop; returns whether it was stopped before its end. `held` are the layers of the checkpoint it goes on from,
-    if it does."""
-    plan = student.plan
-    feed = Feed(plan)
-    if feed.valid is None:
-        metrics.say("no validation: --split leaves less than one sample for it")
-    if held is None:
-        _validate(student, state, feed, metrics)
-    elif held != student.layers:  # it ended after the save in front of a removal
-        _after_removal(student, state, feed, metrics, held)
-    saved_at = -1 if held is None else state.iteration
-    batches = feed.training_batches(state.consumed_samples)
-    while state.iteration < plan.total_iters:
-        if plan.layers_at(state.iteration) != student.layers:
-            before = student.layers
-            if saved_at != state.iteration:
-                saved_at = _save(student, state, metrics, saver)
-            student = _rebuild(student, state, saver.wait())
-            _after_removal(student, state, feed, metrics, before)
-        result = take_step(student, state, batches, metrics, should_stop=signals.received)
-        saver.poll()
-        last = state.iteration == plan.total_iters
-        stop = (result.stop or state.iteration == plan.config.training.exit_interval) and not last
-        if last or (state.iteration % plan.config.training.eval_interval == 0 and not stop):
-            _validate(student, state, feed, metrics)
-        if last or stop or state.iteration % plan.config.checkpoint.save_interval == 0:
-            saved_at = _save(student, state, metrics, saver)
-        if stop:
-            saver.wait()
-            metrics.say(f"stopped at step {state.iteration}, saved; the same command goes on from here")
+def _validation_is_due(plan: RunPlan, state: TrainState) -> bool:
+    """Whether a validation of this step is to be made, and has not been: before the first, at every interval, at the
+    end."""
+    at = state.iteration
+    wanted = at == plan.total_iters or at % plan.config.training.eval_interval == 0
+    return wanted and state.validated_at != at
+
+
+class _Loop:
+    """A run on one rank of the student, from the first step of this start on. Methods are collective over the role.
+
+    `held` are the layers of the checkpoint that the run resumes from, if it does.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        state: TrainState,
+        metrics: Metrics,
+        signals: StopSignals,
+        saver: Saver,
+        held: tuple[int, ...] | None,
+    ) -> None:
+        self.student, self.state, self.metrics = student, state, metrics
+        self.signals, self.saver, self.held = signals, saver, held
+        self.plan = student.plan
+        self.feed = Feed(self.plan)
+        self.saved_at = 0 if held is None else state.iteration
+        """The step of the newest checkpoint; of a run that begins, nothing has to be saved at step 0."""
+
+    def run(self) -> bool:
+        """Train to the end, or until a rank is asked to stop; returns whether it was stopped."""
+        try:
+            self._train()
+        except StopAsked:
+            self._save()
+            self.saver.wait()
+            at = f"stopped at step {self.state.iteration}, saved" if self.state.iteration else "stopped at step 0"
+            self.metrics.say(f"{at}; the same command goes on from here")
             return True
-    saver.wait()
-    return False
+        self.saver.wait()
+        return False
+
+    def _train(self) -> None:
+        state, plan = self.state, self.plan
+        if self.feed.valid is None:
+            self.metrics.say("no validation: --split leaves less than one sample for it")
+        self._look()
+        if self.held is not None and self.held != self.student.layers:
+            self._after_removal(self.held)  # it ended after the save in front of a removal
+        elif _validation_is_due(plan, state):
+            self._validate()
+        batches = self.feed.training_batches(state.consumed_samples)
+        while state.iteration < plan.total_iters:
+            if plan.layers_at(state.iteration) != self.student.layers:
+                self._remove_layers()
+            result = take_step(self.student, state, batches, self.metrics, should_stop=self.signals.received)
+            self.saver.poll()
+            last = state.iteration == plan.total_iters
+            if (result.stop or state.iteration == plan.config.training.exit_interval) and not last:
+                raise StopAsked
+            if _validation_is_due(plan, state):
+                self._validate()
+            if last or state.iteration % plan.config.checkpoint.save_interval == 0:
+                self._save()
+                if not last:
+                    self._look()
+
+    def _look(self) -> None:
+        """Stop if a rank was asked to while it built, loaded or saved."""
+        if self.signals.received_by_any()[0]:
+            raise StopAsked
+
+    def _validate(self) -> None:
+        state = self.state
+        loss = validate(self.student, self.feed, self.signals)
+        state.validated_at = state.iteration
+        if loss is None:
+            if self.feed.valid is not None:
+                why = "no token of the validation windows counts"
+                self.metrics.say(f"step {state.iteration}: no validation loss: {why}")
+            return
+        state.perplexity = math.exp(min(loss, 700.0))
+        if state.initial_perplexity is None:
+            state.initial_perplexity = state.perplexity
+        self.metrics.validation(state, loss)
+
+    def _save(self) -> None:
+        if self.saved_at == self.state.iteration:
+            return
+        self.metrics.settle()
+        self.saver.save(describe_student(self.student, self.state), self.student.model, self.student.optimizer)
+        self.saved_at = self.state.iteration
+
+    def _remove_layers(self) -> None:
+        before = self.student.layers
+        self._save()
+        self.student = _rebuild(self.student, self.state, self.saver.wait())
+        self._after_removal(before)
+
+    def _after_removal(self, before: tuple[int, ...]) -> None:
+        """What a removal changes besides the student; it is not in the checkpoint, which is from before."""
+        state, kept = self.state, self.student.layers
+        state.paper_tokens, state.component_means = 0, None
+        self.metrics.removed(state, sorted(set(before) - set(kept)), kept)
+        if state.iteration == self.plan.last_removal:
+            state.initial_perplexity = None
+            self._validate()
 
 
 def take_step(
@@ -181,24 +245,6 @@ def _check_skipped(state: TrainState, result: StepResult, limit: int) -> None:
         )
 
 
-def _validate(student: Student, state: TrainState, feed: Feed, metrics: Metrics) -> None:
-    loss = validate(student, feed)
-    if loss is None:
-        if feed.valid is not None:
-            metrics.say(f"step {state.iteration}: no validation loss: no token of the validation windows counts")
-        return
-    state.perplexity = math.exp(min(loss, 700.0))
-    if state.initial_perplexity is None:
-        state.initial_perplexity = state.perplexity
-    metrics.validation(state, loss)
-
-
-def _save(student: Student, state: TrainState, metrics: Metrics, saver: Saver) -> int:
-    metrics.settle()
-    saver.save(describe_student(student, state), student.model, student.optimizer)
-    return state.iteration
-
-
 def _rebuild(student: Student, state: TrainState, checkpoint: Path | None) -> Student:
     """Go on with fewer layers: forget the student and resume from its checkpoint without them.
 
@@ -215,30 +261,3 @@ def _rebuild(student: Student, state: TrainState, checkpoint: Path | None) -> St
     vars(student).clear()
     device.release_memory()
     return build_student(plan, state.iteration, weights=checkpoint, with_optimizer=True, teacher=teacher, terms=terms)
-
-
-def _after_removal(student: Student, state: TrainState, feed: Feed, metrics: Metrics, before: tuple[int, ...]) -> None:
-    """What a removal changes besides the student; it is not in the checkpoint, which is from before."""
-    state.paper_tokens, state.component_means = 0, None
-    metrics.removed(state, sorted(set(before) - set(student.layers)), student.layers)
-    if state.iteration == student.plan.last_removal:
-        state.initial_perplexity = None
-        _validate(student, state, feed, metrics)
-
-
-class _StopSignals:
-    """SIGTERM and SIGINT ask for a checkpoint and a clean end after the current step."""
-
-    def __init__(self) -> None:
-        self.received = False
-
-    def __enter__(self) -> _StopSignals:
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.received = True

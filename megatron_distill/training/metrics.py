@@ -6,16 +6,13 @@ import json
 import math
 import os
 import platform
-import subprocess
 import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
-from megatron_distill import __version__
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import to_flags
 from megatron_distill.data.whole_file import write_whole
@@ -23,6 +20,7 @@ from megatron_distill.parallel import device
 from megatron_distill.parallel.worlds import FailedTogether, World, first_failure
 
 from .plan import RunPlan
+from .provenance import commit, versions
 from .state import StepResult, TrainState
 from .student import Student
 
@@ -38,7 +36,7 @@ class Metrics:
         self.run = Path(plan.config.checkpoint.save)
         self.ranks = plan.layout.world_size
         self.peak = device.peak_flops()
-        self.seconds_before = state.seconds
+        self.seconds_before, self.validated_at = state.seconds, state.validated_at
         self.bridge_bytes = 0.0
         self.lines: TextIO | None = None
         self.board: Any = None
@@ -61,7 +59,7 @@ class Metrics:
         plan = self.plan
         self.run.mkdir(parents=True, exist_ok=True)
         (self.run / "result.json").unlink(missing_ok=True)  # of an end that is no longer the end
-        _cut_after(self.run / "metrics.jsonl", plan.start if plan.resume_from else -1)
+        _cut_after(self.run / "metrics.jsonl", plan.start if plan.resume_from else -1, self.validated_at)
         self.lines = (self.run / "metrics.jsonl").open("a")
         # TensorBoard purges this step too, so the first one to come; of a run that starts anew, everything.
         purge = plan.start + 1 if plan.resume_from else 0
@@ -278,8 +276,8 @@ class Metrics:
             "removed_layers": list(self.plan.removal.removed) if self.plan.removal else [],
             "load_from": str(self.plan.load_from) if self.plan.load_from else None,
             "resumed_at": self.plan.start,
-            "versions": {"megatron_distill": __version__, "python": platform.python_version()} | _versions(),
-            "commit": _commit(),
+            "versions": versions(),
+            "commit": commit(),
             "host": platform.node(),
             "device": device.name(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -299,10 +297,11 @@ def _backend(student: Student) -> str:
     return layers[0].attention.backend if len(layers) else "none"
 
 
-def _cut_after(path: Path, iteration: int) -> None:
+def _cut_after(path: Path, iteration: int, validated_at: int | None) -> None:
     """Drop lines of steps that a crash made the run forget, and what is no line.
 
-    A checkpoint at a removal is from before it: the removal happens again, and what was said since then as well.
+    A checkpoint at a removal is from before it: the removal happens again, and what was said since then as well. So
+    does a validation of its step that the checkpoint does not know.
     """
     if not path.exists():
         return
@@ -313,7 +312,8 @@ def _cut_after(path: Path, iteration: int) -> None:
             at, kind = int(row["iteration"]), row["kind"]
         except (ValueError, TypeError, KeyError):
             continue
-        if at > iteration or (at == iteration and kind == "removal"):
+        again = kind == "removal" or (kind == "valid" and validated_at != iteration)
+        if at > iteration or (at == iteration and again):
             break
         kept.append(line)
     write_whole(path, "".join(line + "\n" for line in kept))
@@ -323,25 +323,6 @@ def _wandb(project: str, name: str, config: dict[str, Any]) -> Any:
     import wandb
 
     return wandb.init(project=project, name=name, config=config)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("torch", "megatron-core", "numpy", "transformers", "transformer-engine", "flash-attn", "apex"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _commit() -> str | None:
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True, env=os.environ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _plain(value: Any) -> Any:

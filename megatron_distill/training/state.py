@@ -43,6 +43,8 @@ class TrainState:
     """Wall time of the steps that had a teacher."""
     waited_seconds: float = 0.0
     """Of these, spent waiting for it."""
+    validated_at: int | None = None
+    """The step of the last validation; a run that stopped at a step whose validation is missing makes it first."""
     perplexity: float | None = None
     """At the last validation."""
     initial_perplexity: float | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +28,7 @@ from megatron_distill.teachers.service import Service
 from .feed import Feed
 from .objective import TeacherSource, Weighted
 from .plan import RunPlan
+from .signals import passed_on
 from .state import TooManySkippedSteps
 
 
@@ -79,11 +79,14 @@ def bridges(plan: RunPlan, terms: tuple[Weighted, ...]) -> tuple[tuple[int, ...]
 def serve(plan: RunPlan, world: World, terms: tuple[Weighted, ...]) -> None:
     """The program of a teacher's rank: serve the student until it ends. Collective over the teacher's role.
 
-    SIGTERM and SIGINT go to all ranks of a job. The student then ends its step, for which it needs the teacher, saves
-    and says that this was all; so the teacher lets them pass.
+    A signal that asks to stop is passed on to the student. It ends its step, for which it needs the teacher, saves and
+    says that this was all.
     """
-    for asked in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(asked, signal.SIG_IGN)
+    with passed_on(world.store):
+        _serve(plan, world, terms)
+
+
+def _serve(plan: RunPlan, world: World, terms: tuple[Weighted, ...]) -> None:
     assert world.bridge is not None
     _check_whole(plan)
     # Where the student starts it says itself: it may have gone back to an older checkpoint that is whole.

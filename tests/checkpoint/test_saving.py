@@ -97,6 +97,24 @@ def test_one_that_fails_in_the_background_is_told_on_every_rank(rank: int, tmp_p
         assert saver.wait() is None, "nothing is under way any more"
 
 
+@ranks(2)
+def test_a_folder_that_ranks_do_not_share_gives_no_checkpoint(rank: int, tmp_path: Path, corpus: Path) -> None:
+    """Each rank's files are on its own disk, and all that rank 0 sees is whole."""
+    from megatron_distill.parallel.worlds import FailedTogether
+    from megatron_distill.training.state import TrainState
+    from megatron_distill.training.student import describe_student, open_saver
+
+    with student(tmp_path / "run", corpus, "--tensor-model-parallel-size", 2) as trained:
+        saver = open_saver(trained.plan)
+        saver.run = tmp_path / f"node{rank}"
+        if rank == 1:
+            (saver.run / "checkpoints" / ".partial_iter_0000001").mkdir(parents=True)
+        with pytest.raises(FailedTogether, match=r"__1_0.distcp is missing in .* file system that all nodes share"):
+            saver.save(describe_student(trained, TrainState(iteration=1)), trained.model, trained.optimizer)
+        assert not (saver.run / "latest").exists()
+        assert rank or checkpoints(saver.run) == []
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     """The same run, saved while it waits."""

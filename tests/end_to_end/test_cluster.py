@@ -150,12 +150,12 @@ def kill_last(pids: Pids) -> None:
 
 
 def stop_first_twice(pids: Pids) -> None:
-    os.kill(pids[0], signal.SIGTERM)
+    os.kill(pids[0], signal.SIGUSR1)
     os.kill(pids[0], signal.SIGTERM)
 
 
 def stop_last(pids: Pids) -> None:
-    os.kill(pids[-1], signal.SIGTERM)
+    os.kill(pids[-1], signal.SIGHUP)
 
 
 def interrupt_all(pids: Pids) -> None:
@@ -174,6 +174,47 @@ def test_ranks_that_are_asked_to_stop_save_together(act: Any, corpus: Path, tmp_
     assert not (run / "result.json").exists()
     assert forked(*flags(corpus, run, *pipeline), ranks=2)[0] == [0, 0]
     assert trace(run) == trace(whole)
+
+
+def stop_all(pids: Pids) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+
+
+LONG, SHORT = ["--eval-iters", 1_000_000], ["--eval-iters", 2]
+
+
+def test_a_validation_is_dropped_for_a_signal_and_made_again(corpus: Path, tmp_path: Path) -> None:
+    """The first one and a periodic one, each of which would take minutes; the checkpoint is of that step."""
+    valid = write_corpus(tmp_path / "valid", documents=20_000)
+    run, whole = tmp_path / "run", tmp_path / "whole"
+
+    def arguments(where: Path, *more: object) -> list[object]:
+        steps = ["--train-iters", 5, "--save-interval", 100, "--eval-interval", 3, "--valid-data-path", valid]
+        return [*flags(corpus, where, *steps), "--pipeline-model-parallel-size", 2, *more]
+
+    assert forked(*arguments(whole, *SHORT), ranks=2)[0] == [0, 0]
+    codes, said = forked(*arguments(run, *LONG), ranks=2, when=((run / "run.json").exists, stop_all))
+    assert codes == [0, 0] and said.count("stopped at step 0; the same command goes on from here") == 1
+    assert not (run / "latest").exists() and not rows(run, "valid")
+    assert forked(*arguments(run, *SHORT, "--exit-interval", 1), ranks=2)[0] == [0, 0]
+    codes, said = forked(*arguments(run, *LONG), ranks=2, on_row=(lines(run) + 2, stop_last))
+    assert codes == [0, 0] and "stopped at step 3, saved" in said, said
+    newest = read_latest(run)
+    assert newest is not None and newest[1].iteration == 3
+    assert [row["iteration"] for row in rows(run, "valid")] == [0]
+    assert forked(*arguments(run, *SHORT), ranks=2)[0] == [0, 0]
+    assert story(run) == story(whole)
+
+
+def test_stopped_where_it_validates_and_prunes(corpus: Path, tmp_path: Path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert forked(*compression(corpus, whole))[0] == [0]
+    assert [row["iteration"] for row in rows(whole, "valid")] == [0, 2, 4, 4, 5]  # before and after the last removal
+    for step in (2, 4):
+        assert forked(*compression(corpus, run), "--exit-interval", step)[0] == [0]
+    assert forked(*compression(corpus, run))[0] == [0]
+    assert story(run) == story(whole)
 
 
 @pytest.mark.slow

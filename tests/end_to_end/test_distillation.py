@@ -122,7 +122,7 @@ def test_asked_to_stop_both_roles_end_well(asked: list[int], corpus: Path, base_
     arguments = flags(corpus, base_run, tmp_path / "run", "--train-iters", 80, "--save-interval", 1000)
     codes, said = forked(*arguments, ranks=2, on_row=(4, ask))
     assert codes == [0, 0], said
-    assert ("the same command goes on from here" in said) == (0 in asked)
+    assert said.count("the same command goes on from here") == 1
 
 
 def test_ranks_that_give_up_together_end_the_teacher_too(corpus: Path, base_run: Path, tmp_path: Path) -> None:

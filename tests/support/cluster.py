@@ -24,23 +24,37 @@ def forked(
     ranks: int = 1,
     die_at: int = 0,
     on_row: tuple[int, Callable[[Pids], None]] | None = None,
+    when: tuple[Callable[[], bool], Callable[[Pids], None]] | None = None,
     absent: int | None = None,
+    own_flags: dict[int, list[object]] | None = None,
+    own_folder: dict[int, Path] | None = None,
     timeout_s: float = 90,
 ) -> tuple[list[int], str]:
     """A whole run on forked ranks, which have torch and megatron-core already: exit codes and all that they said.
 
     With `die_at` the first rank kills itself at that change of a file in --save, and the others are killed too. With
-    `on_row` something is done to the ranks when metrics.jsonl has that many lines. `absent` is a rank that stands still
-    from the start.
+    `on_row` something is done to the ranks when metrics.jsonl has that many lines, with `when` on another condition.
+    `absent` is a rank that stands still
+    from the start. `own_flags` are more flags of a rank. Ranks with a folder in `own_folder` are on a node of
+    their own, on which relative paths begin in that folder.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = [str(flag) for flag in flags]
+    more = {rank: [str(flag) for flag in values] for rank, values in (own_flags or {}).items()}
+    folders = own_folder or {}
     run = Path(words[words.index("--save") + 1])
+    if on_row:
+        count = on_row[0]
+        when = (lambda: lines(run) >= count), on_row[1]
     said = Path(tempfile.mkstemp()[1])  # not beside the run, where the disk may be full
     workers = [
-        _CONTEXT.Process(target=_work, args=(words, rank, ranks, port, said, die_at if rank == 0 else 0))
+        _CONTEXT.Process(
+            target=_work,
+            args=([*words, *more.get(rank, [])], rank, ranks, port, said),
+            kwargs={"die_at": die_at if rank == 0 else 0, "node": folders.get(rank)},
+        )
         for rank in range(ranks)
     ]
     for worker in workers:
@@ -51,9 +65,9 @@ def forked(
     while any(w.exitcode is None for w in workers) and time.monotonic() < deadline:
         if any(w.exitcode for w in workers):  # as torchrun does
             _end(workers)
-        if on_row and lines(run) >= on_row[0]:
-            on_row[1]([w.pid for w in workers])
-            on_row = None
+        if when and when[0]():
+            when[1]([w.pid for w in workers])
+            when = None
         time.sleep(0.01)
     hang = [rank for rank, w in enumerate(workers) if w.exitcode is None]
     _end(workers)
@@ -77,13 +91,16 @@ def _end(workers: list[multiprocessing.Process], grace_s: float = 3.0) -> None:
         worker.join()
 
 
-def _work(words: list[str], rank: int, size: int, port: int, said: Path, die_at: int) -> None:
+def _work(words: list[str], rank: int, size: int, port: int, said: Path, *, die_at: int, node: Path | None) -> None:
     os.setpgid(0, 0)
     with said.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), OMP_NUM_THREADS="1")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    if node is not None:
+        os.chdir(node)
+        os.environ["GROUP_RANK"], os.environ["LOCAL_RANK"] = str(rank), "0"
     import torch
 
     torch.set_num_threads(1)

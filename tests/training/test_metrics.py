@@ -116,7 +116,7 @@ def test_a_run_that_saved_nothing_begins_its_file_anew(tmp_path: Path) -> None:
 
 def test_a_removal_that_will_happen_again_is_forgotten(tmp_path: Path) -> None:
     """The newest checkpoint is from before layers left at its step, so what was said since then will be said again."""
-    state = TrainState(iteration=4, perplexity=8.0)
+    state = TrainState(iteration=4, perplexity=8.0, validated_at=4)
     with opened(plan(tmp_path), TrainState()) as metrics:
         metrics.validation(state, 2.0)
         metrics.removed(state, [1], (0, 2, 3))
@@ -125,6 +125,10 @@ def test_a_removal_that_will_happen_again_is_forgotten(tmp_path: Path) -> None:
         pass
     assert [(r["kind"], r["loss"]) for r in rows(tmp_path, "valid")] == [("valid", 2.0)]
     assert rows(tmp_path, "removal") == []
+    state.validated_at = 2  # the validation at step 4 was made after the save, so it will be made again
+    with opened(plan(tmp_path, start=4), state):
+        pass
+    assert rows(tmp_path, "valid") == []
 
 
 def test_tensorboard_holds_the_same_numbers(tmp_path: Path) -> None:

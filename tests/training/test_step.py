@@ -131,6 +131,7 @@ def test_skipped_steps_are_counted_and_too_many_stop_the_run(tmp_path: Path, cor
 @ranks(1)
 def test_validation_counts_each_window_once(rank: int, tmp_path: Path, corpus: Path) -> None:
     from megatron_distill.training.feed import Feed
+    from megatron_distill.training.signals import StopSignals
     from megatron_distill.training.validate import validate
 
     # 5 windows in micro-batches of 3: the second is filled up with what must not count.
@@ -139,7 +140,7 @@ def test_validation_counts_each_window_once(rank: int, tmp_path: Path, corpus: P
         feed = Feed(trained.plan)
         assert feed.valid is not None
         assert feed.valid.num_samples == 5
-        found = validate(trained, feed)
+        found = validate(trained, feed, StopSignals())
         losses = []
         for window in range(5):
             batch = feed.valid.batch([window])
@@ -152,6 +153,7 @@ def test_validation_counts_each_window_once(rank: int, tmp_path: Path, corpus: P
 def test_validation_windows_in_which_nothing_counts_have_no_loss(rank: int, tmp_path: Path, corpus: Path) -> None:
     from megatron_distill.batch import Batch
     from megatron_distill.training.feed import Feed
+    from megatron_distill.training.signals import StopSignals
     from megatron_distill.training.validate import validate
 
     class Masked(Feed):
@@ -160,8 +162,8 @@ def test_validation_windows_in_which_nothing_counts_have_no_loss(rank: int, tmp_
             return replace(batch, loss_mask=torch.zeros_like(batch.loss_mask))
 
     with student(tmp_path / "run", corpus) as trained:
-        assert validate(trained, Masked(trained.plan)) is None
-        assert validate(trained, Feed(trained.plan)) is not None
+        assert validate(trained, Masked(trained.plan), StopSignals()) is None
+        assert validate(trained, Feed(trained.plan), StopSignals()) is not None
 
 
 def test_a_learning_rate_of_zero_trains_nothing(tmp_path: Path, corpus: Path) -> None:
