@@ -35,7 +35,7 @@ class IndexedCorpus {
   uint64_t sequence_length(uint64_t sequence) const;
 
   // Tokens of the sequences [first, end) together; never more than num_tokens(), so what is sized by it stays small.
-  // Throws std::out_of_range if they are not all in the corpus.
+  // Throws std::out_of_range if they are not all in the corpus, std::invalid_argument if lengths and offsets disagree.
   uint64_t tokens_of_sequences(uint64_t first, uint64_t end) const;
 
   // Tokens [start, start + length), each of which must be below `vocab_size`.

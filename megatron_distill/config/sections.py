@@ -61,8 +61,6 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.random_offset and self.data_order == "megatron":
             raise ConfigError("--random-offset needs --data-order stream, not megatron")
-        if (self.reset_position_ids or self.eod_mask_loss) and self.eod_token is None and self.tokenizer is None:
-            raise ConfigError("--reset-position-ids and --eod-mask-loss need --tokenizer or --eod-token")
 
 
 @dataclass(frozen=True, kw_only=True)

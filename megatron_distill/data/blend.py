@@ -19,6 +19,11 @@ class Blend:
     weights: tuple[float, ...] | None
     """One above 0 for each corpus; None: in proportion to their sizes."""
 
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Of the corpora."""
+        return tuple(corpus.prefix for corpus in self.corpora)
+
 
 def open_blend(flag: str, values: Sequence[str]) -> Blend:
     """The corpora that the values of `flag` name: prefixes, or a weight before each prefix.

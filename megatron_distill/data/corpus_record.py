@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,3 +62,19 @@ def read_corpus_record(prefix: str | Path) -> CorpusRecord | None:
     if record.format != FORMAT:
         raise ConfigError(f"{path} has format {record.format}; this version reads {FORMAT}")
     return record
+
+
+def recorded_eod(prefixes: Sequence[str]) -> int | None:
+    """The token that ends the documents of these corpora; None if none of them has a record.
+
+    Raises:
+        ConfigError: a corpus without end tokens, or corpora that have others.
+    """
+    found = {prefix: record.eod_id for prefix in prefixes if (record := read_corpus_record(prefix)) is not None}
+    without = next((prefix for prefix, eod in found.items() if eod is None), None)
+    if without is not None:
+        raise ConfigError(f"{without} was made with --no-append-eod, so no token ends its documents; give --eod-token")
+    if len(set(found.values())) > 1:
+        ends = ", ".join(f"{prefix} with {eod}" for prefix, eod in found.items())
+        raise ConfigError(f"corpora of --data-path end their documents with different tokens: {ends}; give --eod-token")
+    return next(iter(found.values()), None)

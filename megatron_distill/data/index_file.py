@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -86,12 +87,19 @@ class StoredTables:
 
     @classmethod
     def of(cls, path: Path) -> StoredTables:
-        """Reads the header. ConfigError if it is no `.idx`."""
+        """Reads the header. ConfigError if it is no `.idx`, or has not the size that its header says."""
         with path.open("rb") as file:
             header = file.read(HEADER_BYTES)
+            size = file.seek(0, os.SEEK_END)
         if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
             raise ConfigError(f"{path} does not begin as an index does; make it again with tools/preprocess_data.py")
-        _, code, sequences, marks = struct.unpack("<QBQQ", header[len(MAGIC) :])
+        version, code, sequences, marks = struct.unpack("<QBQQ", header[len(MAGIC) :])
+        needed = HEADER_BYTES + 12 * sequences + 8 * marks
+        if version != 1 or code not in DTYPES or marks < 1 or size not in (needed, needed + sequences):
+            raise ConfigError(
+                f"{path} is damaged: its header says version {version}, dtype {code}, {sequences:,} sequences and "
+                f"{marks:,} document marks, and it has {size:,} bytes; make it again with tools/preprocess_data.py"
+            )
         return cls(path, code, sequences, marks - 1)
 
     def lengths(self) -> NDArray[np.int32]:

@@ -7,6 +7,9 @@ by Webster's method. `megatron` is index for index the order of megatron-core's 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from megatron_distill import _csrc
 from megatron_distill.config.error import ConfigError
@@ -150,6 +153,12 @@ def _in_proportion(sources: list[_csrc.StreamSource]) -> _csrc.SampleSource:
     return _csrc.WeightedBlend(sources, [source.num_samples for source in sources])
 
 
+def _normalised(weights: Sequence[float]) -> list[float]:
+    """`normalize` of megatron-core, with the sum of numpy, which rounds otherwise than others."""
+    values = np.array(weights, dtype=np.float64)
+    return list(map(float, values / np.sum(values)))
+
+
 def _megatron_samples(
     data: DataConfig, blend: Blend, *, num_samples: int, vocab_size: int, seed: int
 ) -> _csrc.SampleSource:
@@ -162,18 +171,18 @@ def _megatron_samples(
         )
 
     if blend.weights is not None:
-        weights = [weight / math.fsum(blend.weights) for weight in blend.weights]
-        needed = [math.ceil(num_samples * weight) for weight in weights]
+        shares = _normalised(blend.weights)
+        needed = [math.ceil(num_samples * share) for share in shares]
         built = [math.ceil(count * (1 + _SURPLUS)) for count in needed]
-        size = sum(needed)
+        # BlendedDataset normalises once more what the builder has normalised: the last bits decide who is next.
+        weights, size = _normalised(shares), sum(needed)
     elif len(blend.corpora) == 1:
         return source(blend.corpora[0], num_samples)
     else:
         built = [0] * len(blend.corpora)
     sources = [source(corpus, samples) for corpus, samples in zip(blend.corpora, built, strict=True)]
     if blend.weights is None:
-        passed = sum(one.num_samples for one in sources)
-        weights, size = [one.num_samples / passed for one in sources], num_samples
+        weights, size = _normalised([one.num_samples for one in sources]), num_samples
     try:
         return _csrc.GreedyBlend(sources, weights, size)
     except ValueError as error:

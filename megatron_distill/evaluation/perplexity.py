@@ -24,6 +24,7 @@ from megatron.core import parallel_state
 from numpy.typing import NDArray
 
 from megatron_distill.config.error import ConfigError
+from megatron_distill.data.corpus_record import read_corpus_record
 from megatron_distill.data.indexed import IndexedCorpus
 from megatron_distill.data.prepare.corpus import read_documents
 from megatron_distill.data.tokenizer import Tokenizer
@@ -69,7 +70,8 @@ def read_text(path: Path, tokenizer: Tokenizer, mark: int, *, begins: bool = Fal
 
 def read_corpus(prefix: Path, tokenizer: Tokenizer, max_tokens: int | None) -> Stream:
     """The first documents of an indexed corpus, as many as have `max_tokens` tokens; all if absent."""
-    corpus = IndexedCorpus(prefix)
+    corpus, record = IndexedCorpus(prefix), read_corpus_record(prefix)
+    frame = {record.bos_id, record.eod_id} if record else set()
     parts: list[NDArray[np.int64]] = []
     total = num_bytes = 0
     for number in range(corpus.num_documents):
@@ -77,8 +79,8 @@ def read_corpus(prefix: Path, tokenizer: Tokenizer, max_tokens: int | None) -> S
             break
         parts.append(corpus.document_tokens(number))
         total += len(parts[-1])
-        # The token that ends a document is no text.
-        num_bytes += len(tokenizer.decode(parts[-1].tolist()).encode())
+        # The tokens that begin and end a document are no text; special ones are not decoded anyway.
+        num_bytes += len(tokenizer.decode([token for token in parts[-1].tolist() if token not in frame]).encode())
     return Stream(np.concatenate(parts or [np.zeros(0, np.int64)]), num_bytes, str(prefix))
 
 

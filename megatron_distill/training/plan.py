@@ -21,6 +21,7 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelConfig, ModelShape
 from megatron_distill.config.run import Layout, RunConfig, layout, teacher_layout
 from megatron_distill.data.blend import open_blend
+from megatron_distill.data.corpus_record import recorded_eod
 from megatron_distill.data.tokenizer import load_tokenizer, vocab_size
 from megatron_distill.losses.total import Normalisation
 from megatron_distill.pruning.when import RemovalSchedule, parse_tokens, tokens_to_iters
@@ -260,7 +261,14 @@ def _eod_token(config: RunConfig, shape: ModelShape) -> int | None:
     if not (data.reset_position_ids or data.eod_mask_loss):
         return None
     if data.eod_token is None:
-        assert data.tokenizer is not None
+        recorded = recorded_eod(open_blend("--data-path", data.data_path).prefixes) if data.data_path else None
+        if recorded is not None:
+            return recorded
+        if data.tokenizer is None:
+            raise ConfigError(
+                "--reset-position-ids and --eod-mask-loss need --tokenizer or --eod-token: no corpus of --data-path "
+                "records the token that ends its documents"
+            )
         return load_tokenizer(data.tokenizer).eod_id
     if data.eod_token >= shape.vocab_size:
         raise ConfigError(f"--eod-token {data.eod_token} must be below the {shape.vocab_size} tokens of the model")

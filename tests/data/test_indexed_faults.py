@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.indexed import IndexedCorpus, IndexedWriter
+from megatron_distill.data.samples import document_samples
 from tests.support.corpora import write_corpus
 
 PATCHES = st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=6)
@@ -93,6 +94,21 @@ def test_a_sequence_outside_the_tokens_is_said_when_it_is_asked_for(prefix: Path
     corpus = IndexedCorpus(prefix)
     with pytest.raises(ConfigError, match=r"sequence 1 lies outside .*text\.bin"):
         corpus.document_start(1)
+
+
+def test_lengths_that_are_not_those_of_the_offsets_are_seen(prefix: Path) -> None:
+    path, sound = Path(f"{prefix}.idx"), Path(f"{prefix}.idx").read_bytes()
+    options = {"seq_length": 2, "vocab_size": 100, "num_samples": 5, "seed": 1}
+    document_samples(IndexedCorpus(prefix), (0, 3), **options)
+    for at in range(34, 46):  # every bit of the three lengths
+        for bit in range(8):
+            path.write_bytes(patched(at, bytes([sound[at] ^ (1 << bit)]))(sound))
+            with pytest.raises(ConfigError, match=r"text\.(idx|bin) .*make (it again|both again)"):
+                document_samples(IndexedCorpus(prefix), (0, 3), **options)
+    path.write_bytes(patched(34, bytes(8))(sound))
+    with pytest.raises(ConfigError, match=r"sequences 0 to 3 add up to 5 tokens, their offsets to 15"):
+        document_samples(IndexedCorpus(prefix), (0, 3), **options)
+    document_samples(IndexedCorpus(prefix), (2, 1), **options)
 
 
 @settings(max_examples=400, deadline=None)

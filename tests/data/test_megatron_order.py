@@ -135,6 +135,54 @@ def test_blends_are_those_of_blended_dataset(corpora: dict[str, Path], values: l
     assert_same(training_samples(flags, blend, num_samples=samples, vocab_size=VOCAB, seed=1234), dataset)
 
 
+@pytest.fixture(scope="module")
+def constant_corpora(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Corpora of which number c holds only the token c, so that a sample says where it is from."""
+    folder = tmp_path_factory.mktemp("constant")
+    for number in range(8):
+        with IndexedWriter(folder / str(number), np.dtype(np.uint16)) as writer:
+            for _ in range(7):
+                writer.add_document([number] * (5 + 3 * number))
+    return [str(folder / str(number)) for number in range(8)]
+
+
+# What rounds otherwise if weights are summed by another rule, or normalised once instead of twice.
+KNOWN_WEIGHTS = [
+    ([0.7, 0.2, 0.1], 1000),
+    ([0.7, 0.2, 0.1], 32_000),
+    ([0.67, 0.15, 0.045, 0.045, 0.045, 0.025, 0.02], 50_000),
+    ([3, 1, 1, 2], 32_000),
+    ([0.1, 17.0, 0.1], 1505),
+]
+_draw = np.random.default_rng(5)
+RANDOM_WEIGHTS = [
+    (np.round(_draw.exponential(1, _draw.integers(2, 9)) + 1e-3, int(_draw.integers(1, 8))) + 1e-3).tolist()
+    for _ in range(40)
+]
+
+
+def corpora_of(samples: SampleSource) -> list[int]:
+    """Which corpus each sample is from."""
+    block = np.empty((samples.num_samples, 3), np.int32)
+    samples.pack(range(samples.num_samples), block)
+    return block[:, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("weights", "samples"),
+    [*KNOWN_WEIGHTS, *((weights, 100 + 13 * i) for i, weights in enumerate(RANDOM_WEIGHTS))],
+    ids=range(len(KNOWN_WEIGHTS) + len(RANDOM_WEIGHTS)),
+)
+def test_weights_give_the_order_of_blended_dataset(
+    constant_corpora: list[str], weights: list[float], samples: int
+) -> None:
+    values = tuple(x for pair in zip(map(repr, weights), constant_corpora, strict=False) for x in pair)
+    dataset = theirs(values, [samples, 0, 0], split="1", sequence_length=2)[0]
+    flags = DataConfig(data_path=values, data_order="megatron", seq_length=2, split="1")
+    ours = training_samples(flags, open_blend("--data-path", values), num_samples=samples, vocab_size=VOCAB, seed=1234)
+    assert corpora_of(ours) == dataset.dataset_index.tolist()
+
+
 @pytest.mark.parametrize("samples", [1, 20, 60])
 def test_without_weights_corpora_are_blended_by_their_samples(corpora: dict[str, Path], samples: int) -> None:
     paths = (str(corpora["short"]), str(corpora["even"]), str(corpora["long"]))

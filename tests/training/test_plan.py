@@ -13,6 +13,7 @@ from megatron_distill.config import cost
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
 from megatron_distill.config.run import RunConfig
+from megatron_distill.data.corpus_record import CorpusRecord, write_corpus_record
 from megatron_distill.training.plan import RunPlan, make_plan
 from tests.support.corpora import write_corpus
 from tests.support.public_models import save_public_model
@@ -188,3 +189,26 @@ def test_a_public_model_is_planned_as_what_it_is(public: Path, tmp_path: Path) -
     assert (found.shape.family, found.initial_layers) == ("llama", (0, 1, 2, 3))
     attention, mlp = 64 * 16 * (2 * 4 + 2 * 2), 3 * 64 * 104
     assert found.shape.num_parameters() == 4 * (attention + mlp + 2 * 64) + 2 * 128 * 64 + 64
+
+
+EODS = ["--eod-mask-loss", "--train-iters", 5]
+
+
+def test_the_end_token_is_the_one_that_the_corpus_records(tmp_path: Path) -> None:
+    def corpus(name: str, eod: int | None) -> Path:
+        prefix = write_corpus(tmp_path / name)
+        record = CorpusRecord(tokenizer="1", vocab_size=60, eod_id=eod, bos_id=None, num_documents=40, num_tokens=8000)
+        write_corpus_record(prefix, record)
+        return prefix
+
+    seven, also, eight, none = corpus("a", 7), corpus("b", 7), corpus("c", 8), corpus("d", None)
+    unknown = write_corpus(tmp_path / "e")
+    assert on_data(tmp_path / "run", seven, *EODS).eod_token == 7
+    assert on_data(tmp_path / "run", seven, *EODS, "--data-path", seven, also, unknown).eod_token == 7
+    assert on_data(tmp_path / "run", seven, *EODS, "--eod-token", 9).eod_token == 9
+    with pytest.raises(ConfigError, match=r"with different tokens: .*a with 7, .*c with 8; give --eod-token"):
+        on_data(tmp_path / "run", seven, *EODS, "--data-path", seven, eight)
+    with pytest.raises(ConfigError, match="d was made with --no-append-eod, so no token ends its documents"):
+        on_data(tmp_path / "run", none, *EODS)
+    with pytest.raises(ConfigError, match="need --tokenizer or --eod-token: no corpus of --data-path records"):
+        on_data(tmp_path / "run", unknown, *EODS)

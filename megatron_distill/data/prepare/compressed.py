@@ -32,11 +32,13 @@ def source_of(file: BinaryIO, suffix: str) -> Source:
             return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
 
         failure = cast(type[Exception], igzip_lib.error)  # its stub says it were an instance
-        return CompressedSource(file, gzip_member, failure, "gzip")
+        return CompressedSource(file, gzip_member, failure, "gzip", padding=b"\0")
     if suffix == ".zst":
         import zstandard
 
-        return CompressedSource(file, zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError, "Zstandard")
+        # The largest window of the format, as `zstd --long=31` asks for; a frame takes the memory that it needs.
+        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        return CompressedSource(file, decompressor.decompressobj, zstandard.ZstdError, "Zstandard")
     return PlainSource(file)
 
 
@@ -72,25 +74,45 @@ class Frame(Protocol):
 
 
 class CompressedSource:
-    """A file of any number of frames, one after the other, as pigz, bgzip and zstd write them."""
+    """A file of one or more frames, one after the other, as pigz, bgzip and zstd write them.
 
-    def __init__(self, file: BinaryIO, new_frame: Callable[[], Frame], error: type[Exception], name: str) -> None:
+    `padding` may follow the last frame, as tapes fill up gzip files with zeros.
+    """
+
+    def __init__(
+        self, file: BinaryIO, new_frame: Callable[[], Frame], error: type[Exception], name: str, padding: bytes = b""
+    ) -> None:
         self._file, self._new_frame, self._error, self._name = file, new_frame, error, name
+        self._padding, self._is_padded = padding, False
         self._frame: Frame | None = None
+        self._num_frames = 0
         self._rest = b""
 
     def read(self) -> bytes:
         """The next bytes. Damaged if a frame has no end: libraries like to take that for the end of the file."""
         while packed := self._rest or self._file.read(CHUNK // 4):
-            if self._frame is None:
-                packed = packed.lstrip(b"\0")  # tapes pad gzip files with zeros; no frame begins with one
-                self._frame = self._new_frame() if packed else None
             self._rest = b""
-            if self._frame and (data := self._decompress(self._frame, packed)):
+            if self._frame is None and not (packed := self._begin(packed)):
+                continue
+            assert self._frame is not None
+            if data := self._decompress(self._frame, packed):
                 return data
         if self._frame is not None:
             raise Damaged(f"the {self._name} file is damaged or cut off (it ends before its end marker)")
+        if not self._num_frames:
+            raise Damaged(f"the {self._name} file is damaged or cut off (it is empty; even no text has a header)")
         return b""
+
+    def _begin(self, packed: bytes) -> bytes:
+        """Begin a frame, if anything but padding is left; returns what it begins with."""
+        rest = packed.lstrip(self._padding) if self._padding and self._num_frames else packed
+        self._is_padded |= len(rest) < len(packed)
+        if rest and self._is_padded:
+            raise Damaged(f"the {self._name} file is damaged (it has a hole of zeros, with more data behind it)")
+        if rest:
+            self._frame = self._new_frame()
+            self._num_frames += 1
+        return rest
 
     def _decompress(self, frame: Frame, packed: bytes) -> bytes:
         try:

@@ -88,7 +88,7 @@ class InstructionCorpus:
 
     def __init__(self, prefix: str | Path) -> None:
         index = Path(f"{prefix}.idx")
-        if not index.exists():
+        if not index.exists() or not Path(f"{prefix}.bin").exists():
             raise ConfigError(f"there is no {index}; make it with tools/preprocess_data.py --instructions")
         tables = StoredTables.of(index)
         lengths, marks = tables.lengths(), tables.marks()
@@ -97,10 +97,17 @@ class InstructionCorpus:
                 f"{prefix} has {marks.size} documents of {lengths.size} sequences, not two in each; "
                 "make it with tools/preprocess_data.py --instructions"
             )
+        dtype = np.dtype(DTYPES[tables.dtype_code])
+        size = Path(f"{prefix}.bin").stat().st_size
+        if (lengths.size and int(lengths.min()) < 0) or int(lengths.sum(dtype=np.int64)) * dtype.itemsize != size:
+            raise ConfigError(
+                f"{index} is damaged: its lengths are not those of the {size:,} bytes of {prefix}.bin; make both again "
+                "with tools/preprocess_data.py --instructions"
+            )
         self.prompt_lengths, self.response_lengths = lengths[::2], lengths[1::2]
         """Tokens of each, [documents] int32; a response's last one ends it."""
         self._starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)))
-        self._tokens = _map_tokens(Path(f"{prefix}.bin"), DTYPES[tables.dtype_code])
+        self._tokens = _map_tokens(Path(f"{prefix}.bin"), dtype)
 
     def __len__(self) -> int:
         return self.prompt_lengths.size
@@ -117,6 +124,6 @@ class InstructionCorpus:
         return self._tokens[self._starts[number] : self._starts[number + 1]].astype(np.int64)
 
 
-def _map_tokens(path: Path, dtype: type[np.integer]) -> NDArray[np.integer]:
+def _map_tokens(path: Path, dtype: np.dtype) -> NDArray[np.integer]:
     # numpy refuses to map a file without bytes
     return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)

@@ -39,8 +39,41 @@ def test_files_of_any_number_of_frames_are_read_to_the_end(kind: str, parts: int
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_empty_file_holds_nothing(kind: str) -> None:
-    assert read(source_of(io.BytesIO(b""), kind)) == read(source_of(io.BytesIO(PACK[kind](b"")), kind)) == b""
+def test_a_file_of_no_text_holds_nothing(kind: str) -> None:
+    assert read(source_of(io.BytesIO(PACK[kind](b"")), kind)) == b""
+    assert read(source_of(io.BytesIO(b""), ".jsonl")) == b""
+
+
+# Preallocated and never downloaded; downloaded in pieces of which one is missing.
+HOLES = {
+    "no bytes": lambda packed: b"",
+    "zeros": lambda packed: bytes(1 << 20),
+    "zeros in front": lambda packed: bytes(1 << 20) + packed,
+    "a hole": lambda packed: packed + bytes(300_000) + packed,
+    "a small hole": lambda packed: packed + bytes(1) + packed,
+    "a hole in a frame": lambda packed: packed[: len(packed) // 2] + bytes(5000) + packed[len(packed) // 2 + 5000 :],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("hole", HOLES)
+def test_files_that_were_never_written_whole_are_damaged(kind: str, hole: str) -> None:
+    source = source_of(io.BytesIO(HOLES[hole](PACK[kind](TEXT))), kind)
+    with pytest.raises(Damaged, match="is damaged"):
+        read(source)
+
+
+def test_zeros_after_a_zstandard_file_are_damage() -> None:
+    with pytest.raises(Damaged):
+        read(source_of(io.BytesIO(PACK[".zst"](TEXT) + bytes(1000)), ".zst"))
+
+
+@pytest.mark.parametrize("log", [27, 28, 31])
+def test_any_window_of_zstandard_is_read(log: int) -> None:
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=log, enable_ldm=True)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()  # of unknown size: the window counts
+    packed = packer.compress(TEXT) + packer.flush()
+    assert read(source_of(io.BytesIO(packed), ".zst")) == TEXT
 
 
 def test_zeros_after_a_gzip_file_are_no_damage() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.prepare.corpus import BadLine
+from megatron_distill.data.prepare.frame import NONE, Frame
 from megatron_distill.data.prepare.instructions import InstructionCorpus, Instructions, prompt_of
 from megatron_distill.data.tokenizer import load_tokenizer
 from tests.support.tools import refusal, run_tool
@@ -81,8 +82,30 @@ def test_megatron_core_reads_two_sequences_a_document(bpe_file: Path, tmp_path: 
 )
 def test_a_row_without_its_fields_is_said(row: dict[str, object], says: str) -> None:
     with pytest.raises(BadLine) as raised:
-        Instructions(0, 256).texts(json.dumps(row).encode())
+        Instructions(Frame(NONE, 0), 256).texts(json.dumps(row).encode())
     assert says in str(raised.value)
+
+
+def test_a_damaged_index_is_refused_or_read_as_it_was(bpe_file: Path, tmp_path: Path) -> None:
+    run_tool("preprocess_data", *flags(tmp_path, bpe_file, ROWS))
+    index = tmp_path / "corpus.idx"
+    sound, corpus = index.read_bytes(), InstructionCorpus(tmp_path / "corpus")
+    before = [corpus.prompt(i).tolist() for i in range(len(corpus))]
+    refused = 0
+    for at in range(len(sound)):
+        for value in (0x00, 0x01, 0x7F, 0xFF):
+            index.write_bytes(sound[:at] + bytes([value]) + sound[at + 1 :])
+            try:
+                corpus = InstructionCorpus(tmp_path / "corpus")
+            except ConfigError:
+                refused += 1
+                continue
+            # Offsets are not read, and the number of a document's first sequence is a multiple of two.
+            assert [corpus.prompt(i).tolist() for i in range(len(corpus))] == before, (at, value)
+    assert refused > 200
+    index.write_bytes(sound[:40])
+    with pytest.raises(ConfigError, match=r"corpus\.idx is damaged: its header says"):
+        InstructionCorpus(tmp_path / "corpus")
 
 
 def test_the_line_is_named(bpe_file: Path, tmp_path: Path) -> None:
