@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +16,7 @@ from megatron_distill.config.model import ModelShape
 from megatron_distill.config.run import Layout
 
 from . import tokenizer_files
+from .checksum import checksum
 from .manifest import find_checkpoint, read_manifest
 
 if TYPE_CHECKING:
@@ -36,6 +40,9 @@ class StoredModel:
     """A folder, or a tokenizer's file."""
     iteration: int | None
     """Optimizer steps taken; None for a Hugging Face folder."""
+    fingerprint: str
+    """Identity of the weights, wherever they lie: from the checksums of a checkpoint, or of the weights and config.json
+    of a Hugging Face folder."""
 
     @property
     def is_run(self) -> bool:
@@ -49,14 +56,16 @@ def find_model(path: Path) -> StoredModel:
     Raises:
         ConfigError: nothing there, an incomplete checkpoint, or a model that no family reads.
     """
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() and not os.path.lexists(path / "latest"):
         return _public(path, _source(path))
     folder = find_checkpoint(path)
     manifest = read_manifest(folder)
     kept = tokenizer_files.find_tokenizer(folder, manifest)
     tokenizer = Path(kept) if kept else None
     dtype = getattr(torch, manifest.dtype)
-    return StoredModel(path, folder, manifest.shape, manifest.layers, dtype, tokenizer, manifest.iteration)
+    return StoredModel(
+        path, folder, manifest.shape, manifest.layers, dtype, tokenizer, manifest.iteration, manifest.fingerprint
+    )
 
 
 def _source(path: Path) -> Source:
@@ -67,7 +76,14 @@ def _source(path: Path) -> Source:
 
 def _public(path: Path, source: Source) -> StoredModel:
     tokenizer = path if any((path / name).is_file() for name in tokenizer_files.FILES) else None
-    return StoredModel(path, path, source.shape, source.layers, source.dtype, tokenizer, None)
+    identity = _identity(path)
+    return StoredModel(path, path, source.shape, source.layers, source.dtype, tokenizer, None, identity)
+
+
+def _identity(folder: Path) -> str:
+    weights = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin") and p.is_file())
+    sums = [[p.name, p.stat().st_size, checksum(p)] for p in (*weights, folder / "config.json")]
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
 def inference_layout(stored: StoredModel, world_size: int, tensor: int, pipeline: int) -> Layout:

@@ -11,8 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing import ShardedTensor
+from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.strategies.common import TorchCommonLoadStrategy
+from megatron.core.dist_checkpointing.strategies.torch import (
+    MCoreLoadPlanner,
+    TorchDistLoadShardedStrategy,
+    _replace_sharded_keys_with_state_dict_keys,
+    _replace_state_dict_keys_with_sharded_keys,
+    _restore_dict_types,
+    _unwrap_pyt_sharded_tensor,
+    mcore_to_pyt_state_dict,
+)
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.api import CheckpointException  # a BaseException, of all things
 
+from megatron_distill.config.error import ConfigError
+from megatron_distill.config.json_file import read_json
 from megatron_distill.models.build import Decoder
 from megatron_distill.optim.sharded_state import (
     load_optimizer_state,
@@ -21,20 +37,31 @@ from megatron_distill.optim.sharded_state import (
 )
 
 from .manifest import Manifest, read_manifest
+from .metadata_file import SafeReader, read_steps
 
 
 def load_checkpoint(folder: Path, model: Decoder, optimizer: DistributedOptimizer | None) -> Manifest:
-    """Fill the model, and the optimizer if given, from a checkpoint of any layout. Collective over the role."""
+    """Fill the model, and the optimizer if given, from a checkpoint of any layout. Collective over the role.
+
+    Nothing that the checkpoint holds is executed.
+
+    Raises:
+        ConfigError: it is damaged, or lacks tensors of this model.
+    """
     manifest = read_manifest(folder)
+    check_backend(folder)
+    steps = read_steps(folder) if optimizer is not None else 0.0
     state = sharded_state(model, optimizer, loading=True)
-    loaded = dist_checkpointing.load(state, str(folder))
+    try:
+        loaded = dist_checkpointing.load(state, str(folder), _SafeTensors(), _NoObjects())
+    except (Exception, CheckpointException) as error:  # what megatron-core and torch make of bytes that are not theirs
+        raise ConfigError(f"checkpoint {folder} cannot be loaded: {_cause(error)}") from error
     incompatible = model.load_state_dict(loaded["model"], strict=False)
     missing = [name for name in incompatible.missing_keys if not name.endswith("_extra_state")]
     assert not missing and not incompatible.unexpected_keys, incompatible
     if optimizer is not None:
-        # Absent on a pipeline stage whose layers are all frozen: megatron-core drops dictionaries that are empty.
-        load_optimizer_state(optimizer, model.sharded_state_dict(), loaded.get("optimizer", {}))
-        set_optimizer_steps(optimizer, dist_checkpointing.load_common_state_dict(str(folder))["steps"])
+        load_optimizer_state(optimizer, model.sharded_state_dict(), loaded["optimizer"])
+        set_optimizer_steps(optimizer, steps)
     return manifest
 
 
@@ -47,3 +74,62 @@ def sharded_state(model: Decoder, optimizer: DistributedOptimizer | None, *, loa
     if optimizer is not None:
         state["optimizer"] = sharded_optimizer_state(optimizer, state["model"], loading=loading)
     return state
+
+
+def check_backend(folder: Path) -> None:
+    """Refuse, from `metadata.json`, what megatron-core did not write in the format that is read here.
+
+    Raises:
+        ConfigError: the file is missing, damaged, or names another format.
+    """
+    path = folder / "metadata.json"
+    expected = {
+        "sharded_backend": "torch_dist",
+        "sharded_backend_version": 1,
+        "common_backend": "torch",
+        "common_backend_version": 1,
+    }
+    try:
+        stored = read_json(path, dict[str, str | int])
+    except FileNotFoundError as error:
+        raise ConfigError(f"checkpoint {folder} is incomplete: metadata.json is missing") from error
+    for name, value in expected.items():
+        if stored.pop(name, value) != value:
+            raise ConfigError(f"{path} is damaged, or not from this program: its {name} is not {value}")
+    if stored:
+        raise ConfigError(f"{path} is damaged, or not from this program: it has the unknown key {min(stored)!r}")
+
+
+class _SafeTensors(TorchDistLoadShardedStrategy):
+    """megatron-core's way to load tensors, through a reader that unpickles nothing."""
+
+    def load(self, sharded_state_dict: Any, checkpoint_dir: Path) -> Any:
+        """The tensors that `sharded_state_dict` describes."""
+        tensors = [value for value in nested_values(sharded_state_dict) if isinstance(value, ShardedTensor)]
+        same_shape = [tensor for tensor in tensors if not tensor.allow_shape_mismatch]
+        other_shape = {tensor.key: tensor for tensor in tensors if tensor.allow_shape_mismatch}
+        flat, mapping, renamed = _replace_state_dict_keys_with_sharded_keys(sharded_state_dict)
+        state: Any = mcore_to_pyt_state_dict(flat, True)
+        planner = MCoreLoadPlanner(
+            shapes_validation_sharded_tensors=same_shape, allow_shape_mismatch_sharded_tensors=other_shape
+        )
+        checkpoint.load_state_dict(state, SafeReader(Path(checkpoint_dir)), planner=planner)
+        state = {key: _unwrap_pyt_sharded_tensor(value) for key, value in state.items()}
+        state = _replace_sharded_keys_with_state_dict_keys(state, mapping, renamed)
+        _restore_dict_types(state, sharded_state_dict)
+        return state
+
+
+class _NoObjects(TorchCommonLoadStrategy):
+    """`common.pt` holds one number, which `read_steps` reads."""
+
+    def load_common(self, checkpoint_dir: Any) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong on some rank."""
+    if isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
@@ -29,6 +29,7 @@ from megatron_distill.config.error import ConfigError
 from .ahead import one_ahead
 from .checksum import ChecksummedFile
 from .folder import Written
+from .metadata_file import read_metadata_file
 from .safetensors_file import read_fully
 
 Produce = Callable[[str], Tensor]
@@ -83,7 +84,7 @@ class TensorReader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        metadata = FileSystemReader(folder).read_metadata()
+        metadata = read_metadata_file(folder)
         self._described = metadata.state_dict_metadata
         self._where: dict[str, list[tuple[Any, _StorageInfo]]] = {}
         for index, info in (metadata.storage_data or {}).items():
@@ -99,18 +100,30 @@ class TensorReader:
         if not isinstance(described, TensorStorageMetadata) or tuple(described.size) != shape:
             found = f"of shape {list(described.size)}" if isinstance(described, TensorStorageMetadata) else "not there"
             raise ConfigError(f"{self.folder}: the tensor {name} is {found}, it should have shape {list(shape)}")
-        parts = [(tuple(index.offset or ()), self._load(info)) for index, info in self._where[name]]
-        if len(parts) == 1:
-            return parts[0][1]
-        whole = torch.empty(shape, dtype=described.properties.dtype)
-        for offset, part in parts:
-            region = tuple(slice(o, o + n) for o, n in zip(offset, part.shape, strict=True))
-            whole[region] = part
+        parts = [(tuple(index.offset or ()), self._load(name, info)) for index, info in self._where.get(name, [])]
+        whole = parts[0][1] if len(parts) == 1 else torch.empty(shape, dtype=described.properties.dtype)
+        try:
+            for offset, part in parts if len(parts) > 1 else []:
+                region = tuple(slice(o, o + n) for o, n in zip(offset, part.shape, strict=True))
+                whole[region] = part
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise ConfigError(f"{self.folder}: the parts of the tensor {name} do not fit together") from error
+        if not parts or tuple(whole.shape) != shape:
+            raise ConfigError(f"{self.folder}: the tensor {name} has shape {list(whole.shape)}, not {list(shape)}")
         return whole
 
-    def _load(self, info: _StorageInfo) -> Tensor:
-        with _Slice(self.folder / info.relative_path, info.offset, info.length) as part:
-            return torch.load(part, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+    def _load(self, name: str, info: _StorageInfo) -> Tensor:
+        where = self.folder / info.relative_path
+        try:
+            with _Slice(where, info.offset, info.length) as part:
+                loaded = torch.load(part, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+        except OSError as error:
+            raise ConfigError(f"{where} cannot be read: {error.strerror}") from error
+        except Exception as error:  # whatever bytes that are no tensor make of it
+            raise ConfigError(f"{where} is damaged: it has no tensor {name} where it should be") from error
+        if not isinstance(loaded, Tensor):
+            raise ConfigError(f"{where} is damaged: {name} is no tensor")
+        return loaded
 
 
 class _Slice(io.RawIOBase):

@@ -52,7 +52,7 @@ def test_a_manifest_that_is_missing_damaged_or_newer(run: Path) -> None:
     with pytest.raises(ConfigError, match="is damaged"):
         read_manifest(folder)
     path.write_text(json.dumps(json.loads(whole) | {"format": 99}))
-    with pytest.raises(ConfigError, match="format 99; this version reads 1 and 2"):
+    with pytest.raises(ConfigError, match="format 99; this version reads 1 to 3"):
         read_manifest(folder)
     path.write_text(whole.replace('"consumed_samples": 120', '"consumed_samples": 121'))
     with pytest.raises(ConfigError, match="is damaged: its content is not what was written"):
