@@ -1,4 +1,5 @@
-"""The pickled files of a checkpoint, read without executing anything: `.metadata` and `common.pt`.
+"""megatron-core's small files of a checkpoint, read without executing anything: `.metadata`, `common.pt` and
+`metadata.json`.
 
 A pickle names classes and functions, and unpickling calls them, so a checkpoint from somebody else could run code.
 Here a name that the format does not have ends the reading. The names that it has stand for records without behaviour,
@@ -26,6 +27,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.json_file import read_json
 
 METADATA = ".metadata"
 COMMON = "common.pt"
@@ -34,6 +36,8 @@ _DTYPES = {
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.int32, torch.uint8)
 }
 _RECORDS = {
+    "pathlib": ("Path", "PosixPath", "WindowsPath"),
+    "pathlib._local": ("Path", "PosixPath", "WindowsPath"),
     "torch": ("Size",),
     "torch.serialization": ("_get_layout",),
     "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
@@ -41,7 +45,13 @@ _RECORDS = {
         *("Metadata", "MetadataIndex", "StorageMeta", "TensorProperties", "TensorStorageMetadata"),
         *("ChunkStorageMetadata", "_MEM_FORMAT_ENCODING"),
     ),
-    "torch.distributed.checkpoint.planner": ("SavePlan", "WriteItem", "WriteItemType", "TensorWriteData"),
+    "torch.distributed.checkpoint.planner": (
+        "SavePlan",
+        "WriteItem",
+        "WriteItemType",
+        "TensorWriteData",
+        "BytesIOWriteData",
+    ),
 }
 """Every class and function that megatron-core's format names, by module."""
 
@@ -88,7 +98,7 @@ def read_steps(folder: Path) -> float:
     path = folder / COMMON
     try:
         common = torch.load(path, map_location="cpu", weights_only=True)
-        steps = common["steps"]
+        steps = common.get("steps", 0.0)  # weights alone have none
         if type(steps) not in (int, float) or not 0 <= steps < math.inf:
             raise ValueError("it does not count the updates")
     except OSError as error:
@@ -96,6 +106,30 @@ def read_steps(folder: Path) -> float:
     except Exception as error:  # as above
         raise ConfigError(f"{path} is damaged, or not from this program: {_first_line(error)}") from error
     return steps
+
+
+def check_backend(folder: Path) -> None:
+    """Refuse, from `metadata.json`, what megatron-core did not write in the format that is read here.
+
+    Raises:
+        ConfigError: the file is missing, damaged, or names another format.
+    """
+    path = folder / "metadata.json"
+    expected = {
+        "sharded_backend": "torch_dist",
+        "sharded_backend_version": 1,
+        "common_backend": "torch",
+        "common_backend_version": 1,
+    }
+    try:
+        stored = read_json(path, dict[str, str | int])
+    except FileNotFoundError as error:
+        raise ConfigError(f"checkpoint {folder} is incomplete: metadata.json is missing") from error
+    for name, value in expected.items():
+        if stored.pop(name, value) != value:
+            raise ConfigError(f"{path} is damaged, or not from this program: its {name} is not {value}")
+    if stored:
+        raise ConfigError(f"{path} is damaged, or not from this program: it has the unknown key {min(stored)!r}")
 
 
 class _Unpickler(pickle.Unpickler):
