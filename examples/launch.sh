@@ -12,14 +12,29 @@ done
 if ((${#TASK_LIST[@]})) && [[ -z $DRY_RUN ]]; then EXTRAS=${EXTRAS:-eval}; fi
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-GPUS=${GPUS:-$({ nvidia-smi -L 2> /dev/null || true; } | wc -l)}
+# whole_number NAME LEAST: ends the script unless the variable NAME is a whole number of at least LEAST. Nothing else may
+# be given to bash's arithmetic, which would run what it finds there.
+whole_number() {
+  if [[ ! ${!1} =~ ^(0|[1-9][0-9]{0,5})$ ]] || ((${!1} < $2)); then
+    echo "$1=${!1} must be a whole number of at least $2; change it, or unset it for the default" >&2
+    exit 2
+  fi
+}
+
+GPUS=${GPUS:-$({ nvidia-smi -L 2> /dev/null || true; } | wc -l | tr -d ' ')}
 NODES=${NODES:-1}
+whole_number GPUS 0
+whole_number NODES 1
 RANKS=$((NODES * (GPUS > 0 ? GPUS : 1)))
 declare -A PLANNED=()      # run -> the flags it is started with
 declare -A RUNNING=()      # process -> run
-NAMES=() TO_SCORE=() UNSCORED=""
+NAMES=() TO_SCORE=() UNSCORED="" ATTENDED=""
 CORES=$(getconf _NPROCESSORS_ONLN)
 if ((GPUS > 0)) || [[ $SCALE == paper ]]; then JOBS=${JOBS:-1}; else JOBS=${JOBS:-$((CORES > 4 ? 4 : CORES))}; fi
+whole_number JOBS 1
+# After SIGTERM ranks finish their step and save, which may take longer than the 30 s that torchrun gives them (from torch 2.12 on
+# it reads this variable; an older one kills them after 30 s).
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}
 
 # DATA and TOKENIZER of a scale that works without any: text that every Python installation carries.
 library_data() {
@@ -74,15 +89,27 @@ start() {
   local run=$1
   shift
   if ((RANKS == 1)); then
-    python pretrain_distill.py "$@"
+    attended python pretrain_distill.py "$@"
   else
     WORLD_SIZE=$RANKS python pretrain_distill.py "$@" --dry-run > /dev/null
-    $(launcher) pretrain_distill.py "$@"
+    attended $(launcher) pretrain_distill.py "$@"
   fi
   if [[ ! -e $run/result.json ]]; then
     echo "$run was stopped; the same command goes on from there" >&2
     exit 143
   fi
+}
+
+# attended COMMAND...: run it and return its exit code. It runs in the background, because bash attends to a signal only after
+# a command in the foreground has ended. torchrun would die of SIGUSR1 and SIGUSR2; the ranks have handlers of their own.
+attended() {
+  local code
+  (trap '' USR1 USR2 && exec "$@") &
+  ATTENDED=$!
+  code=0
+  wait "$ATTENDED" || code=$?
+  ATTENDED=""
+  return "$code"
 }
 
 # settle N: wait until at most N runs go on. The first that fails ends the script; the others save and stop.
@@ -108,10 +135,11 @@ settle() {
 
 stop_all() {
   local pid
+  [[ -z $ATTENDED ]] || kill -TERM "$ATTENDED" 2> /dev/null || true
   for pid in "${!RUNNING[@]}"; do pkill -TERM -P "$pid" || true; done
   wait
 }
-trap 'stop_all; exit 143' INT TERM
+trap 'stop_all; exit 143' INT TERM HUP USR1 USR2
 
 # What stands before `pretrain_distill.py`.
 launcher() {

@@ -55,6 +55,8 @@ class Manifest:
     """What fixes which sample comes when: a run that goes on must have the same."""
     objective: dict[str, Any] | str = field(default_factory=dict)
     """What it learns from which teacher: a resumed run must do the same. In words in formats 1 and 2."""
+    schedule: dict[str, int] = field(default_factory=dict)
+    """Steps of the whole run and of its warm-up, which the learning rate follows."""
     tokenizer: str | None = None
     """The path of the tokenizer within the run folder, which has a copy; absolute in format 1."""
     tokenizer_fingerprint: str | None = None

@@ -111,6 +111,8 @@ class OptimizerConfig:
     """Last learning rate over the peak."""
     lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the decay after the warm-up."""
+    override_lr_schedule: bool = False
+    """Resume although another --train-iters makes the learning rate jump."""
     lr_warmup_iters: int | None = limited(None, least=0, most=COUNT)
     """Steps from 0 to the peak; 4 % of the run if neither this nor --lr-warmup-tokens is given."""
     lr_warmup_tokens: str | None = None

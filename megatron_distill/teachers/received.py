@@ -40,7 +40,8 @@ class ReceivedTeacher:
         servers = service.pairing.servers(replica)
         self._posted: deque[tuple[int, Expected]] = deque()
         self._ahead = service.numbers()
-        self._told: deque[Transfer] = deque()
+        self._told: dict[int, deque[list[Transfer]]] = {server: deque() for server in servers}
+        """For each teacher replica that serves this rank, the credits given that it may not have taken yet."""
         tables: Expected = []
         for server in servers[:1]:
             tables = self._expect(service.table_messages(), server)
@@ -78,14 +79,21 @@ class ReceivedTeacher:
         for _, expected in self._posted:
             for _, transfer in expected:
                 transfer.wait()
-        for told in self._told:
-            told.wait()
+        for told in self._told.values():
+            self._forget(told, 0)
 
     def _tell(self, number: int, servers: list[int]) -> None:
         for server in servers:
-            self._told += [self.bridge.tell(number, rank) for rank in self.service.members(server)]
-        while self._told and self._told[0].is_done():
-            self._told.popleft().wait()
+            told = self._told[server]
+            told.append([self.bridge.tell(number, rank) for rank in self.service.members(server)])
+            # A server begins a micro-batch only after it has taken the credit for the one `credits` before it.
+            self._forget(told, self.service.credits)
+
+    def _forget(self, told: deque[list[Transfer]], kept: int) -> None:
+        """Wait for, and drop, all but the last `kept` credits: gloo calls no send done until somebody waits for it."""
+        while len(told) > kept:
+            for transfer in told.popleft():
+                transfer.wait()
 
     def _post(self, count: int) -> None:
         """Expect some micro-batches more."""

@@ -41,7 +41,8 @@ class Server:
         self.credits = dict.fromkeys(self.controllers, service.credits)
         """How many may be begun."""
         self.ended: set[int] = set()
-        self.underway: deque[Transfer] = deque()
+        self.underway: dict[int, deque[tuple[int, Transfer]]] = {replica: deque() for replica in self.controllers}
+        """For each student replica, what has been sent, and how many micro-batches were begun for it then."""
 
     def run(self, batches: Iterable[Batch]) -> None:
         """Serve the student until it ends; `batches` are those of `Service.items`.
@@ -57,14 +58,25 @@ class Server:
         for replica in self.controllers:
             while replica not in self.ended:
                 self._hear(replica)
-        for transfer in self.underway:
-            transfer.wait()
+        for replica in self.controllers:
+            self._forget(replica, self.begun[replica])
 
     def _may_begin(self, replica: int) -> bool:
         while self.begun[replica] >= self.credits[replica] and replica not in self.ended:
             self._hear(replica)
+        # A credit for a micro-batch is given after the student has taken it, so what was sent for it has arrived.
+        self._forget(replica, self.begun[replica] - self.service.credits)
         self.begun[replica] += 1
         return replica not in self.ended
+
+    def _forget(self, replica: int, number: int) -> None:
+        """Wait for, and drop, what was sent up to the `number`th micro-batch of a replica.
+
+        To ask whether they are done would not do: gloo says no of a send until somebody waits for it.
+        """
+        underway = self.underway[replica]
+        while underway and underway[0][0] <= number:
+            underway.popleft()[1].wait()
 
     def _hear(self, replica: int) -> None:
         if self.bridge.hear(self.controllers[replica]) == END:
@@ -77,7 +89,7 @@ class Server:
         own = [parts for (source, _), parts in messages.items() if source.stage == self.seat.stage]
         taps = {part.tap for parts in own for part in parts}
         hidden, found = self.teacher.show(batch, taps, self._from_previous_stage())
-        self._to_next_stage(hidden)
+        self._to_next_stage(hidden, replica)
         self._send(messages, found, self.service.stamp(number, replica, batch), replica)
 
     def _send_tables(self) -> None:
@@ -89,9 +101,10 @@ class Server:
         for (source, target), parts in messages.items():
             if source == self.seat:
                 message = pack(parts, held, self.seat.tensor, self.service.teacher.tensor, stamp)
-                self.underway.append(self.bridge.send(message, self.service.student_rank(replica, target)))
-        while self.underway and self.underway[0].is_done():
-            self.underway.popleft().wait()
+                self._sent(replica, self.bridge.send(message, self.service.student_rank(replica, target)))
+
+    def _sent(self, replica: int, transfer: Transfer) -> None:
+        self.underway[replica].append((self.begun[replica], transfer))
 
     def _from_previous_stage(self) -> Tensor | None:
         model = self.teacher.model
@@ -105,10 +118,10 @@ class Server:
         dist.recv(hidden, parallel_state.get_pipeline_model_parallel_prev_rank(), group=group)
         return hidden
 
-    def _to_next_stage(self, hidden: Tensor) -> None:
+    def _to_next_stage(self, hidden: Tensor, replica: int) -> None:
         if self.teacher.model.post_process:
             return
         group = parallel_state.get_pipeline_model_parallel_group()
         work = dist.isend(hidden.contiguous(), parallel_state.get_pipeline_model_parallel_next_rank(), group=group)
         assert work is not None
-        self.underway.append(Transfer(work, hidden, "the teacher's next stage", self.bridge.timeout))
+        self._sent(replica, Transfer(work, hidden, "the teacher's next stage", self.bridge.timeout))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from megatron_distill.config.run import RunConfig
 from megatron_distill.data.blend import open_blend
 from megatron_distill.data.samples import check_length, part_spans
 from megatron_distill.data.split import num_windows
+from megatron_distill.optim.learning_rate import learning_rate
 
 if TYPE_CHECKING:
     from .plan import RunPlan
@@ -33,6 +35,7 @@ def check_plan(plan: RunPlan, own: Manifest | None) -> None:
     _check_data(plan)
     if own is not None:
         _check_resumed(plan, own, run)
+        _check_schedule(plan, own, run)
     _check_folder(run)
     _check_wandb(plan.config)
 
@@ -112,6 +115,30 @@ def _check_resumed(plan: RunPlan, own: Manifest, run: Path) -> None:
         raise ConfigError(
             f"{run} holds layers {list(own.layers)} at step {own.iteration}, but this run needs {list(needed)} there; "
             "give the pruning flags it was started with, or another --save folder"
+        )
+
+
+def _check_schedule(plan: RunPlan, own: Manifest, run: Path) -> None:
+    """A run that has got another length has another learning rate at the step where it resumes."""
+    optimizer, total, step = plan.config.optimizer, own.schedule.get("total_iters"), own.iteration + 1
+    if total in (None, plan.total_iters) or optimizer.override_lr_schedule:
+        return
+    before, now = (
+        learning_rate(
+            step,
+            peak=optimizer.lr,
+            warmup_iters=warmup,
+            total_iters=steps,
+            min_ratio=optimizer.min_lr_ratio,
+            style=optimizer.lr_decay_style,
+        )
+        for steps, warmup in ((total, own.schedule.get("warmup_iters", 0)), (plan.total_iters, plan.warmup_iters))
+    )
+    if not math.isclose(before, now, rel_tol=1e-6):
+        raise ConfigError(
+            f"{run} follows a learning rate over {total} steps, not {plan.total_iters}: at step {step} it would go "
+            f"from {before:.3g} to {now:.3g}; give --train-iters {total}, or another --save folder with --load {run}, "
+            "or accept the jump with --override-lr-schedule"
         )
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import secrets
 import sys
 import time
 from contextlib import suppress
@@ -58,7 +59,6 @@ class Metrics:
 
         plan = self.plan
         self.run.mkdir(parents=True, exist_ok=True)
-        (self.run / "result.json").unlink(missing_ok=True)  # of an end that is no longer the end
         _cut_after(self.run / "metrics.jsonl", plan.start if plan.resume_from else -1, self.validated_at)
         self.lines = (self.run / "metrics.jsonl").open("a")
         # TensorBoard purges this step too, so the first one to come; of a run that starts anew, everything.
@@ -66,7 +66,7 @@ class Metrics:
         self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=purge)
         project = self.plan.config.logging.wandb_project
         if project:
-            self.wandb = _wandb(project, self.run.name, asdict(self.plan.config))
+            self.wandb = _wandb(project, self.run, asdict(self.plan.config), resumes=plan.resume_from is not None)
         if plan.resume_from:
             self._say_what_changed(self.run / "flags.txt")
         write_whole(self.run / "flags.txt", "\n".join(to_flags(plan.config)) + "\n")
@@ -126,7 +126,10 @@ class Metrics:
 
     def step(self, state: TrainState, result: StepResult, lr: float) -> None:
         """After every optimizer step; writes a line every --log-interval steps."""
+        if state.unlogged_steps == 0 and self.speaks and self.failure is None:
+            (self.run / "result.json").unlink(missing_ok=True)  # of an end that is no longer the end
         state.unlogged_steps += 1
+        state.unlogged_flops += self.plan.step_flops(state.iteration - 1)
         state.unlogged_seconds += state.seconds - self.seconds_before
         state.unlogged_loss += result.loss * result.num_tokens
         state.unlogged_tokens += result.num_tokens
@@ -145,11 +148,11 @@ class Metrics:
             "lr": lr,
             "grad_norm": result.grad_norm,
             "tokens_per_s": rate,
-            "mfu": self._utilisation(rate, state),
+            "mfu": self._utilisation(state),
             "skipped_steps": state.skipped_steps,
         } | self._of_teacher(state)
         state.unlogged_steps, state.unlogged_seconds, state.unlogged_loss, state.unlogged_tokens = 0, 0.0, 0.0, 0
-        state.unlogged_components, state.unlogged_wait = {}, 0.0
+        state.unlogged_components, state.unlogged_wait, state.unlogged_flops = {}, 0.0, 0.0
         self._write("train", state, row)
         self._progress(state, row)
 
@@ -260,12 +263,11 @@ class Metrics:
         )
         self._print(f"\r\033[K{line}" if self.live else line + "\n")
 
-    def _utilisation(self, tokens_per_s: float, state: TrainState) -> float | None:
+    def _utilisation(self, state: TrainState) -> float | None:
+        """FLOPs of both roles since the last line, over what the ranks of both could have computed."""
         if self.peak is None:
             return None
-        layers = len(self.plan.layers_at(state.iteration - 1))
-        per_token = self.plan.shape.flops_per_token(self.plan.config.data.seq_length, layers)
-        return tokens_per_s * per_token / (self.peak * self.ranks)
+        return state.unlogged_flops / state.unlogged_seconds / (self.peak * self.plan.num_ranks)
 
     def _provenance(self) -> dict[str, Any]:
         return {
@@ -319,10 +321,14 @@ def _cut_after(path: Path, iteration: int, validated_at: int | None) -> None:
     write_whole(path, "".join(line + "\n" for line in kept))
 
 
-def _wandb(project: str, name: str, config: dict[str, Any]) -> Any:
+def _wandb(project: str, run: Path, config: dict[str, Any], *, resumes: bool) -> Any:
+    """The run of Weights & Biases that belongs to the run folder: one for all starts until the run starts anew."""
     import wandb
 
-    return wandb.init(project=project, name=name, config=config)
+    kept = run / "wandb_id"
+    if not resumes or not kept.exists():
+        write_whole(kept, secrets.token_hex(8) + "\n")
+    return wandb.init(project=project, name=run.name, config=config, id=kept.read_text().strip(), resume="allow")
 
 
 def _plain(value: Any) -> Any:

@@ -30,6 +30,7 @@ class TrainState:
     unlogged_steps: int = 0
     """Steps since the last line of metrics.jsonl, and what they were."""
     unlogged_seconds: float = 0.0
+    unlogged_flops: float = 0.0
     unlogged_loss: float = 0.0
     """Summed over their tokens."""
     unlogged_tokens: int = 0

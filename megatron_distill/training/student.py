@@ -118,6 +118,7 @@ def describe_student(student: Student, state: TrainState) -> Manifest:
         dtype=str(student.model.config.params_dtype).removeprefix("torch."),
         progress=state.progress(),
         sample_order=plan.sample_order,
+        schedule={"total_iters": plan.total_iters, "warmup_iters": plan.warmup_iters},
         objective=plan.objective,
         tokenizer=plan.tokenizer,
         origin=plan.origin,

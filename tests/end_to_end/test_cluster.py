@@ -301,17 +301,33 @@ def test_an_end_that_was_not_written_down_is_written_by_the_next_start(
 
 
 def test_a_longer_run_goes_on_and_says_so(ended: Path, corpus: Path) -> None:
-    codes, said = forked(*flags(corpus, ended, "--train-iters", 40, "--exit-interval", 6))
+    longer = flags(corpus, ended, "--train-iters", 40, "--exit-interval", 6)
+    said = refused(*longer)
+    assert "follows a learning rate over 4 steps, not 40: at step 5 it would go from 0.0003 to 0.003; give" in said
+    assert "or another --save folder with --load" in said
+    assert (ended / "result.json").exists()
+    codes, said = forked(*longer, "--override-lr-schedule")
     assert codes == [0]
     assert "flags differ from the last start: now --train-iters 40 --exit-interval 6 " in said
     assert [row[0] for row in trace(ended)] == [1, 2, 3, 4, 5, 6]
     assert not (ended / "result.json").exists()  # of the shorter run
 
 
+def test_a_finished_run_that_a_full_disk_keeps_from_going_on_stays_finished(corpus: Path, small_disk: Path) -> None:
+    run = small_disk / "run"
+    assert forked(*flags(corpus, run, "--train-iters", 2))[0] == [0]
+    before = (run / "result.json").read_bytes(), (run / "run.json").read_bytes(), (run / "metrics.jsonl").read_bytes()
+    (small_disk / "hog").write_bytes(os.urandom(shutil.disk_usage(small_disk).free))
+    codes, said = forked(*flags(corpus, run, "--train-iters", 8, "--override-lr-schedule"))
+    assert codes == [1] and "Traceback" not in said
+    assert ((run / "result.json").read_bytes(), (run / "run.json").read_bytes()) == before[:2]
+    assert (run / "metrics.jsonl").read_bytes() == before[2]
+
+
 def test_lines_of_metrics_that_are_none(ended: Path, corpus: Path) -> None:
     with (ended / "metrics.jsonl").open("ab") as file:
         file.write(b'5\n\xff\xfe\n\n{"kind": "train"}\n{"iteration": "x", "kind": 1}\n{"kind": "train", "iterat')
-    assert forked(*flags(corpus, ended, "--train-iters", 6))[0] == [0]
+    assert forked(*flags(corpus, ended, "--train-iters", 6, "--override-lr-schedule"))[0] == [0]
     assert [row[0] for row in trace(ended)] == [1, 2, 3, 4, 5, 6]
 
 
@@ -336,17 +352,19 @@ def test_what_would_make_another_run_of_it_is_refused(
 ) -> None:
     if "other" in change:
         change = ["--data-path", write_corpus(tmp_path / "other", documents=30)]
-    assert says in refused(*flags(corpus, ended, "--train-iters", 8, *change))
+    assert says in refused(*flags(corpus, ended, "--train-iters", 8, "--override-lr-schedule", *change))
 
 
 def test_the_corpus_may_move_and_the_layout_may_change(ended: Path, corpus: Path, tmp_path: Path) -> None:
     for kind in ("bin", "idx"):
         shutil.copy(f"{corpus}.{kind}", tmp_path / f"moved.{kind}")
-    moved = flags(tmp_path / "moved", ended, "--train-iters", 6, "--micro-batch-size", 1)
+    moved = flags(tmp_path / "moved", ended, "--train-iters", 6, "--micro-batch-size", 1, "--override-lr-schedule")
     assert forked(*moved, "--tensor-model-parallel-size", 2, ranks=2)[0] == [0, 0]
 
 
 def test_a_folder_that_cannot_be_written_to(ended: Path, corpus: Path) -> None:
     (ended / ".lock").unlink()
     (ended / ".lock").mkdir()
-    assert "cannot be written to: Is a directory" in refused(*flags(corpus, ended, "--train-iters", 8))
+    assert "cannot be written to: Is a directory" in refused(
+        *flags(corpus, ended, "--train-iters", 8, "--override-lr-schedule")
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -249,12 +250,22 @@ def test_two_nodes_are_sixteen_ranks() -> None:
             {"SCALE": "tiny", "TASK_DATA": "nowhere"},
             "TASK_DATA=nowhere has no file such as piqa_validation.jsonl; docs/evaluation.md says what belongs there",
         ),
+        ({"JOBS": "0"}, "JOBS=0 must be a whole number of at least 1; change it, or unset it for the default"),
+        ({"JOBS": "-1"}, "JOBS=-1 must be a whole number of at least 1; change it, or unset it for the default"),
+        ({"NODES": "0"}, "NODES=0 must be a whole number of at least 1; change it, or unset it for the default"),
+        ({"NODES": "abc"}, "NODES=abc must be a whole number of at least 1; change it, or unset it for the default"),
+        ({"GPUS": "1.5"}, "GPUS=1.5 must be a whole number of at least 0; change it, or unset it for the default"),
+        (
+            {"GPUS": "HOME[$(touch injected)]"},
+            "GPUS=HOME[$(touch injected)] must be a whole number of at least 0; change it, or unset it for the default",
+        ),
         ({"BASE": "nowhere"}, "cost.py: --load nowhere is not there, and no run before it makes it"),
     ],
 )
 def test_wrong_settings(variables: dict[str, str], sentence: str) -> None:
     done = call("compress/300m.sh", "--dry-run", **variables)
     assert (done.returncode, done.stderr) == (2, sentence + "\n")
+    assert not (ROOT / "injected").exists()
 
 
 @pytest.mark.parametrize("script", ["pretrain/300m.sh", "compress/1.1b.sh"])
@@ -372,6 +383,22 @@ def test_sigterm_reaches_all_of_them(stubs: Path, tmp_path: Path) -> None:
         script.terminate()
         assert script.wait(30) == 143
     assert [log.read_text().splitlines()[0] for log in sorted(logs.iterdir())] == ["saved", "saved"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_to_the_script_alone_reaches_torchrun(number: signal.Signals, stubs: Path, tmp_path: Path) -> None:
+    waits = 'trap "echo saved; exit 0" TERM; echo "waits up to ${TORCH_ELASTIC_SHUTDOWN_TIMEOUT} s"\n'
+    waits += "sleep 60 > /dev/null & wait"
+    (stubs / "torchrun").write_text(f"#!/bin/sh\n{waits}\n")
+    variables = {"NO_VENV": "1", "RUNS": str(tmp_path), "GPUS": "2", "DATA": "c4", "TASKS": "", "SCALE": "tiny"}
+    variables["PATH"] = f"{stubs}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", str(EXAMPLES / "pretrain/300m.sh")]
+    with subprocess.Popen(command, env=environment() | variables, stdout=subprocess.PIPE, text=True) as script:
+        assert script.stdout is not None
+        assert script.stdout.readline() == "waits up to 110 s\n"
+        script.send_signal(number)
+        assert script.wait(30) == 143
+        assert script.stdout.read() == "saved\n"
 
 
 def test_every_run_is_scored_once_on_the_tasks_that_are_there(stubs: Path, tmp_path: Path) -> None:

@@ -210,6 +210,30 @@ def test_the_role_that_the_other_waited_for(
     assert (found["teacher_wait_seconds"], found["bridge_bytes_per_token"]) == (waited, 257.0)
 
 
+@pytest.mark.parametrize(("placement", "ranks"), [("none", 1), ("colocated", 1), ("separate", 2)])
+def test_utilisation_is_the_same_in_every_place(
+    placement: str, ranks: int, base_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines of a run, weighted by their times, give result.json's figure: FLOPs and ranks of both roles."""
+    monkeypatch.setattr("megatron_distill.parallel.device.peak_flops", lambda: 1e11)
+    common = [*SMALL, "--load", base_run, "--train-iters", 6, "--save", tmp_path, "--dry-run", "--log-interval", 2]
+    common += ["--pruning-layout", "1", "--pruning-seed-tokens", 3 * 128]  # three steps without a teacher
+    if placement != "none":
+        common += ["--teacher-placement", placement, "--loss", "vanilla"]
+    resolved = make_plan(parse(RunConfig, [str(flag) for flag in common]), world_size=ranks)
+    state = TrainState()
+    with opened(resolved, state) as metrics:
+        for number in range(6):
+            state.iteration, state.seconds = number + 1, state.seconds + 0.5 + number
+            state.flops += resolved.step_flops(number)
+            metrics.step(state, StepResult(1.0, 128, 1.0, skipped=False, stop=False), lr=1e-3)
+        metrics.result(state)
+    seconds = [2.0, 6.0, 10.0]
+    live = sum(row["mfu"] * s for row, s in zip(rows(tmp_path), seconds, strict=True)) / sum(seconds)
+    found = json.loads((tmp_path / "result.json").read_text())["mfu"]
+    assert live == pytest.approx(found) == state.flops / state.seconds / ranks / 1e11
+
+
 def test_only_the_first_rank_writes_and_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     resolved = plan(tmp_path / "run")
     state = steps(resolved, [3.0, float("nan")], rank=1)
@@ -260,6 +284,12 @@ def test_weights_and_biases_gets_every_number(tmp_path: Path, monkeypatch: pytes
     resolved = plan(tmp_path / "run", "--wandb-project", "halves")
     steps(resolved, [3.0, 2.0])
     (_, options), *logged, (last, _) = calls
+    calls.clear()
+    steps(dataclasses.replace(resolved, resume_from=tmp_path, start=2), [1.0])
+    steps(resolved, [4.0])
+    first, again, anew = (options["id"], *(o["id"] for kind, o in calls if kind == "init"))
+    assert first == again != anew, "a start that resumes goes into the same run, one that begins anew does not"
+    assert options["resume"] == "allow"
     assert (options["project"], options["name"], last) == ("halves", "run", "finish")
     assert options["config"] == dataclasses.asdict(resolved.config)
     assert [(step, numbers["train/loss"]) for _, (step, numbers) in logged] == [(1, 3.0), (2, 2.0)]

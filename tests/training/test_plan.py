@@ -121,11 +121,26 @@ def test_weights_of_another_run(base_run: Path, corpus: Path, tmp_path: Path) ->
 def test_its_own_checkpoint_comes_first(base_run: Path, corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(base_run, run)
-    flags = ["--num-layers", 6, "--train-iters", 40]
+    flags = ["--num-layers", 6, "--train-iters", 40, "--override-lr-schedule"]
     for load in ([], ["--load", base_run]):
         found = on_data(run, corpus, *flags, *load)
         assert found.resume_from == run / "checkpoints" / "iter_0000030"
         assert (found.load_from, found.start) == (None, 30)
+
+
+def test_another_length_is_refused_where_the_learning_rate_would_jump(
+    base_run: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(base_run, run)
+    longer = ["--num-layers", 6, "--train-iters", 40]
+    with pytest.raises(
+        ConfigError, match=r"over 30 steps, not 40: at step 31 it would go from 0.0003 to 0.000\d+; give"
+    ):
+        on_data(run, corpus, *longer)
+    for free in (["--override-lr-schedule"], ["--lr-decay-style", "constant"]):
+        assert on_data(run, corpus, *longer, *free).total_iters == 40
+    assert on_data(run, corpus, "--num-layers", 6, "--train-iters", 30, "--lr", 1e-4).start == 30
 
 
 def test_model_flags_may_be_left_out_when_weights_are_loaded(base_run: Path, corpus: Path, tmp_path: Path) -> None:
