@@ -18,8 +18,20 @@ from .pieces import Piece, read_blocks
 KINDS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst", ".txt")
 
 
+OVER_LINES = "a line must hold one object, which `jq -c '.[]' FILE` makes of an array"
+"""Advice for files that are one JSON value."""
+
+
 class BadLine(ValueError):
     """A line that holds no document; says why, not where."""
+
+
+class BadText(BadLine):
+    """A text file that is no text from a line on."""
+
+    def __init__(self, why: str, line: int) -> None:
+        super().__init__(why)
+        self.line = line
 
 
 def expand(patterns: list[str]) -> list[Path]:
@@ -35,9 +47,18 @@ def expand(patterns: list[str]) -> list[Path]:
             raise ConfigError(f"there is no file {pattern}")
         paths += map(Path, found)
     for path in paths:
-        if not path.name.endswith(KINDS):
-            raise ConfigError(f"{path} has none of the endings {', '.join(KINDS)}")
+        _check_kind(path)
     return paths
+
+
+def _check_kind(path: Path) -> None:
+    if not path.name.endswith(KINDS):
+        usual = path.name.lower().replace(".ndjson", ".jsonl")
+        advice = f"; it would be read as {usual}" if usual.endswith(KINDS) else ""
+        raise ConfigError(f"{path} has none of the endings {', '.join(KINDS)}{advice}")
+    if path.exists() and not path.is_file():
+        what = "a folder; give the files in it" if path.is_dir() else "a pipe or a device; text is read more than once"
+        raise ConfigError(f"{path} is no file but {what}")
 
 
 def read_documents(path: Path, text_key: str = "text") -> Iterator[str]:
@@ -48,7 +69,10 @@ def read_documents(path: Path, text_key: str = "text") -> Iterator[str]:
             names the file and the line.
     """
     if path.suffix == ".txt":
-        yield whole_text(path)
+        try:
+            yield whole_text(path)
+        except BadText as error:
+            raise ConfigError(f"{path}, line {error.line}: {error}") from error
         return
     number = 0
     try:
@@ -63,13 +87,13 @@ def read_documents(path: Path, text_key: str = "text") -> Iterator[str]:
 
 
 def whole_text(path: Path) -> str:
-    """A text file with line ends as on Unix. ConfigError if it is not UTF-8."""
+    """A text file with line ends as on Unix, without a byte order mark. BadText if it is not UTF-8."""
     data = path.read_bytes()
     try:
-        return data.decode("utf-8").replace("\r\n", "\n")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}, line {line}: not UTF-8 ({error.reason})") from error
+        raise BadText(f"not UTF-8 ({error.reason})", line) from error
 
 
 def is_blank(line: bytes) -> bool:
@@ -94,11 +118,13 @@ def row_of(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise BadLine(f"not UTF-8 ({error.reason})") from error
     except json.JSONDecodeError as error:
-        raise BadLine(f"not JSON at column {error.colno} ({error.msg.removesuffix(' at')})") from error
+        advice = f"; {OVER_LINES}" if line.strip() in (b"[", b"{", b"[{") else ""
+        raise BadLine(f"not JSON at column {error.colno} ({error.msg.removesuffix(' at')}){advice}") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets without end
         raise BadLine(f"JSON that Python does not read ({error})") from error
     if not isinstance(row, dict):
-        raise BadLine(f"not a JSON object but {type(row).__name__}")
+        advice = f"; {OVER_LINES}" if isinstance(row, list) else ""
+        raise BadLine(f"not a JSON object but {type(row).__name__}{advice}")
     return row
 
 

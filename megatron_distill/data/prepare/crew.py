@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from megatron_distill.config.error import ConfigError
 
 from ..tokenizer import Tokenizer
@@ -68,7 +70,7 @@ def _share_out(crew: list[Worker], jobs: list[Job], progress: Progress) -> dict[
                     if "counts" in said:
                         progress(number, tuple(said["counts"]))
                         continue
-                    records[number] = Record(**said["record"])
+                    records[number] = msgspec.convert(said["record"], Record)
                     if waiting:
                         worker.take(waiting.pop())
     return records

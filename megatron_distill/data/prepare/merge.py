@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -52,6 +52,8 @@ class Merge:
 
     folder: Path
     prefix: str
+    say: Callable[[str], None] = print
+    """Takes what the user should know."""
 
     @property
     def bin(self) -> Path:
@@ -145,13 +147,13 @@ class Merge:
         except FileNotFoundError:
             return None
         except ConfigError as error:
-            print(f"{error}; the corpus is joined again", flush=True)
+            self.say(f"{error}; the corpus is joined again")
             self._seal.unlink()
             return None
         for path, kind, size in ((self.bin, "bin", seal.bin_bytes), (self.idx, "idx", seal.idx_bytes)):
             named = path if path.exists() else Path(f"{self.prefix}.{kind}")
             if not named.exists() or named.stat().st_size != size:
-                print(f"{named} has not the size that it was written with; the corpus is joined again", flush=True)
+                self.say(f"{named} has not the size that it was written with; the corpus is joined again")
                 self._seal.unlink()
                 return None
         return seal

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .parts import Record
-
-KEPT_PLACES = 10
-"""Bad lines that are named."""
+from .places import name_places
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,6 @@ class Outcome:
             num_compared=sum(record.num_compared for record in records),
             engines=dict(Counter(record.engine for record in records)),
             num_skipped=sum(record.num_skipped for record in records),
-            skipped=[place for record in records for place in record.skipped][:KEPT_PLACES],
+            skipped=name_places(place for record in records for place in record.skipped),
             frame=frame,
         )

@@ -11,14 +11,14 @@ from megatron_distill.config.error import ConfigError
 
 from ..tokenizer import Tokenizer
 from .compressed import Damaged
-from .corpus import BadLine, is_blank, whole_text
+from .corpus import BadLine, BadText, is_blank, whole_text
 from .encode import Encoder, IdsDiffer
 from .forms import Form, Plain
 from .frame import Frame
 from .instructions import Instructions
-from .outcome import KEPT_PLACES
 from .parts import PartFiles, PartWriter, Recipe, Record
-from .pieces import Block, Piece, first_line_of, read_blocks
+from .pieces import Block, Piece, read_blocks
+from .places import KEPT_PLACES, Place, name_places
 
 Report = Callable[[int, int, int, int], None]
 """Told after each block: bytes read from the disk, bytes of text, documents and tokens, all since the piece began."""
@@ -77,7 +77,7 @@ class PartMaker:
                 yield self._rows_of(block, piece, record), block.position
                 line = block.first_line + len(block.lines) - 1
         except Damaged as error:
-            self._bad(f"{piece.path}, after line {line}: {error}", record)
+            self._bad(Place(str(piece.path), piece.begin, line, str(error), is_after=True), record)
 
     def _rows_of(self, block: Block, piece: Piece, record: Record) -> list[tuple[str, ...]]:
         rows = []
@@ -88,24 +88,22 @@ class PartMaker:
             try:
                 rows.append(texts(line))
             except BadLine as error:
-                named = not self.recipe.skip_bad_lines or record.num_skipped < KEPT_PLACES
-                number += first_line_of(piece) - 1 if named else 0
-                self._bad(f"{piece.path}, line {number}: {error}", record)
+                self._bad(Place(str(piece.path), piece.begin, number, str(error)), record)
         return rows
 
     def _whole_file(self, piece: Piece, record: Record) -> Iterator[tuple[list[tuple[str, ...]], int]]:
         record.num_text_bytes += piece.num_bytes
         try:
             if self.recipe.instructions:
-                raise ConfigError(f"{piece.path} holds plain text; --instructions needs JSON lines")
+                raise BadText("plain text; --instructions needs JSON lines", line=1)
             yield [(whole_text(piece.path),)], piece.num_bytes
-        except ConfigError as error:
-            self._bad(str(error), record)
+        except BadText as error:
+            self._bad(Place(str(piece.path), 0, error.line, str(error)), record)
 
-    def _bad(self, what: str, record: Record) -> None:
+    def _bad(self, place: Place, record: Record) -> None:
         """Stop, or count and go on."""
         if not self.recipe.skip_bad_lines:
-            raise ConfigError(what)
+            raise ConfigError(name_places([place])[0])
         record.num_skipped += 1
         if len(record.skipped) < KEPT_PLACES:
-            record.skipped.append(what)
+            record.skipped.append(place)

@@ -24,6 +24,7 @@ from ..index_file import HeldTables, write_index
 from ..whole_file import partial_path
 from .forms import Documents
 from .pieces import Piece
+from .places import Place
 
 FORMAT = 2
 """Another value makes parts of older versions of this program worthless."""
@@ -70,7 +71,7 @@ class Record:
     num_compared: int = 0
     """Texts whose ids both made, and which were equal."""
     num_skipped: int = 0
-    skipped: list[str] = field(default_factory=list)
+    skipped: list[Place] = field(default_factory=list)
     """The first places of lines that were left out, and why."""
 
     def to_json(self) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from megatron_distill.config.error import ConfigError
 
 LOCK = "lock"
 """The first file of the folder and the last; a folder with parts and without it is somebody else's."""
+OWNER = "owner"
+"""Takes the place of a lock where the file system has none."""
 _OWN = re.compile(r"(\d{6,}|merged)\.(bin|idx|json)(\.partial)?")
 
 
@@ -45,7 +47,7 @@ def check_is_ours(folder: Path, inputs: Sequence[Path]) -> None:
 
 def own_files(folder: Path) -> list[Path]:
     """Everything in the folder that this program wrote, but for the lock."""
-    return [path for path in folder.iterdir() if path.name != LOCK and _is_ours(path)]
+    return [path for path in folder.iterdir() if path.name not in (LOCK, OWNER) and _is_ours(path)]
 
 
 def remove(paths: Iterable[Path]) -> None:
@@ -62,6 +64,7 @@ def tidy(folder: Path) -> None:
         return
     remove(files)
     try:
+        (folder / OWNER).unlink(missing_ok=True)
         (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()
     except OSError:  # somebody put a file there meanwhile, or holds the lock on a file system that tells
@@ -70,4 +73,8 @@ def tidy(folder: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     """A regular file with a name that this program gives."""
-    return (path.name == LOCK or _OWN.fullmatch(path.name) is not None) and path.is_file() and not path.is_symlink()
+    return (
+        (path.name in (LOCK, OWNER) or _OWN.fullmatch(path.name) is not None)
+        and path.is_file()
+        and not path.is_symlink()
+    )

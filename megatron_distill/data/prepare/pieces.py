@@ -18,6 +18,8 @@ from .compressed import Damaged, PlainSource, Source, source_of
 PIECE_BYTES = 32 << 20
 """A plain file is cut so, if that makes no more than MOST_PIECES of it."""
 MOST_PIECES = 1024
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Windows programs begin UTF-8 files with it; it is no text."""
 BLOCK_BYTES = 1 << 20
 """Text in memory at once: enough that the work per block does not count."""
 
@@ -91,22 +93,19 @@ def read_blocks(piece: Piece) -> Iterator[Block]:
         if not piece.is_range:
             yield from _blocks_of(source_of(file, piece.path.suffix), 0)
             return
-        begin, end = _line_start(file, piece.begin), _line_start(file, piece.end)
+        begin, end = line_start(file, piece.begin), line_start(file, piece.end)
         file.seek(begin)
         yield from _blocks_of(PlainSource(file, end), piece.begin)
 
 
-def first_line_of(piece: Piece) -> int:
-    """Number in the file, from 1, of the piece's first line; reads all that is before it."""
-    if not piece.is_range:
-        return 1
-    with piece.path.open("rb") as file:
-        source = PlainSource(file, _line_start(file, piece.begin))
-        file.seek(0)
-        return 1 + sum(data.count(b"\n") for data in iter(source.read, b""))
+def count_lines(file: BinaryIO, begin: int, end: int) -> int:
+    """Line ends in [begin, end) of a file."""
+    source = PlainSource(file, end)
+    file.seek(begin)
+    return sum(data.count(b"\n") for data in iter(source.read, b""))
 
 
-def _line_start(file: BinaryIO, offset: int) -> int:
+def line_start(file: BinaryIO, offset: int) -> int:
     """Where the first line begins that begins at `offset` or later."""
     if offset == 0:
         return 0
@@ -133,6 +132,8 @@ def _blocks_of(source: Source, origin: int) -> Iterator[Block]:
         whole = b"".join(pending)
         end = whole.rfind(b"\n") + 1 if data else len(whole)
         if end:
+            if number == 1 and origin == 0 and whole.startswith(BYTE_ORDER_MARK):
+                whole, end = whole[len(BYTE_ORDER_MARK) :], end - len(BYTE_ORDER_MARK)
             block = _block(number, whole[:end], source, origin)
             number += len(block.lines)
             yield block

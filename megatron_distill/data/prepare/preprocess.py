@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,7 @@ class Request:
     """Cores; all that this process may use if absent."""
 
 
-Make = Callable[[list[Job], ProgressLine], dict[int, Record]]
+Make = Callable[[list[Job]], dict[int, Record]]
 """Makes parts and returns their records by number."""
 
 
@@ -77,17 +79,21 @@ def preprocess(request: Request) -> Outcome:
     folder = Path(f"{request.output_prefix}.parts")
     paths = expand(list(request.inputs))
     check_is_ours(folder, paths)
-    merge = Merge(folder, request.output_prefix)
-    check_output(request.output_prefix, unfinished=merge.is_sealed)
     pieces = [piece for path in paths for piece in cut(path)]
     jobs = [Job(piece, PartFiles(folder, i), recipe.key(piece)) for i, piece in enumerate(pieces)]
+    progress = ProgressLine(len(jobs), sum(job.piece.num_bytes for job in jobs), sys.stdout)
+    merge = Merge(folder, request.output_prefix, progress.say)
+    check_output(request.output_prefix, unfinished=merge.is_sealed)
+    for path, times in Counter(paths).items():
+        if times > 1:
+            progress.say(f"{path} is given {times} times, and its documents are written as often")
     with only_writer(folder) as lock:
 
-        def make(missing: list[Job], progress: ProgressLine) -> dict[int, Record]:
+        def make(missing: list[Job]) -> dict[int, Record]:
             return make_parts(recipe, tokenizer, missing, workers, lock, progress.update)
 
         try:
-            return _run(request, jobs, merge, make, _Corpus(tokenizer, frame))
+            return _run(request, jobs, merge, progress, make, _Corpus(tokenizer, frame))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise ConfigError(f"{folder}: {error.strerror}; free some") from error
@@ -141,18 +147,20 @@ def _recipe(request: Request, tokenizer: Tokenizer, frame: Frame) -> Recipe:
     )
 
 
-def _run(request: Request, jobs: list[Job], merge: Merge, make: Make, corpus: _Corpus) -> Outcome:
+def _run(
+    request: Request, jobs: list[Job], merge: Merge, progress: ProgressLine, make: Make, corpus: _Corpus
+) -> Outcome:
     key = hashlib.sha256("".join(job.key for job in jobs).encode()).hexdigest()
     sealed = merge.publish()  # of a run that was killed as it finished
     if sealed and sealed.key == key:
         return sealed.outcome
     records = find_parts(jobs, merge)
     missing = [job for job in jobs if job.files.number not in records]
-    progress = ProgressLine(len(jobs), sum(job.piece.num_bytes for job in jobs))
+    progress.start()
     for number, record in records.items():
         progress.already(jobs[number].piece.num_bytes, record.num_documents, record.num_tokens)
     if missing:
-        records |= make(missing, progress)
+        records |= make(missing)
     progress.finish()
     made = [records[number] for number in range(len(jobs))]
     if not any(record.num_tokens for record in made):

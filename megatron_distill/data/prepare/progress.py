@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from typing import TextIO
@@ -14,12 +13,16 @@ LIVE_S, LOGGED_S = 0.2, 60.0
 class ProgressLine:
     """Documents, tokens, rates and the time that is left; rates are of this run, totals of all."""
 
-    def __init__(self, num_parts: int, num_bytes: int, file: TextIO = sys.stdout) -> None:
+    def __init__(self, num_parts: int, num_bytes: int, file: TextIO) -> None:
         self._num_parts, self._num_bytes, self._file = num_parts, num_bytes, file
-        self._live = file.isatty()
+        self._live, self._is_heard = file.isatty(), True
         self._begun = self._said = time.monotonic()
         self._parts: dict[int, tuple[int, int, int, int]] = {}
         self._found: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Begin to count seconds."""
+        self._begun = self._said = time.monotonic()
 
     def already(self, num_bytes: int, num_documents: int, num_tokens: int) -> None:
         """Count a part that an earlier run made."""
@@ -31,8 +34,7 @@ class ProgressLine:
         now = time.monotonic()
         if now - self._said >= (LIVE_S if self._live else LOGGED_S):
             self._said = now
-            print(("\r\033[K" if self._live else "") + self.line(), end="" if self._live else "\n", file=self._file)
-            self._file.flush()
+            self._print(("\r\033[K" if self._live else "") + self.line() + ("" if self._live else "\n"))
 
     def line(self, finished: bool = False) -> str:
         """The line."""
@@ -54,7 +56,20 @@ class ProgressLine:
 
     def finish(self) -> None:
         """The last line."""
-        print(("\r\033[K" if self._live else "") + self.line(finished=True), file=self._file, flush=True)
+        self._print(("\r\033[K" if self._live else "") + self.line(finished=True) + "\n")
+
+    def say(self, sentence: str) -> None:
+        """A line that stays."""
+        self._print(f"{sentence}\n")
+
+    def _print(self, text: str) -> None:
+        """Write, as long as somebody reads: a closed pipe or a full disk behind the output is no reason to stop."""
+        if self._is_heard:
+            try:
+                self._file.write(text)
+                self._file.flush()
+            except OSError:
+                self._is_heard = False
 
 
 def _hours(seconds: float) -> str:

@@ -29,11 +29,11 @@ def find_parts(jobs: Sequence[Job], merge: Merge) -> dict[int, Record]:
     num_others = sum(path.suffix == ".json" for path in stale) - num_damaged
     remove(stale)
     if records:
-        print(f"{len(records)} of {len(jobs)} parts are there from an earlier run", flush=True)
+        merge.say(f"{len(records)} of {len(jobs)} parts are there from an earlier run")
     if num_damaged:
-        print(f"{num_damaged} parts of an earlier run are damaged and will be made anew", flush=True)
+        merge.say(f"{num_damaged} parts of an earlier run are damaged and will be made anew")
     if num_others:
-        print(f"{num_others} parts of another text, tokenizer or flag are there and will be made anew", flush=True)
+        merge.say(f"{num_others} parts of another text, tokenizer or flag are there and will be made anew")
     return records
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def test_a_text_file_is_one_document(tmp_path: Path) -> None:
     assert list(read_documents(path)) == ["first\n\nsecond\n"]
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    for name in ("a.jsonl", "a.jsonl.gz"):
+        data = mark + lines("one", "\ufefftwo")
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+        assert list(read_documents(tmp_path / name)) == ["one", "\ufefftwo"]
+    (tmp_path / "a.txt").write_bytes(mark + "text\ufeff".encode())
+    assert list(read_documents(tmp_path / "a.txt")) == ["text\ufeff"]
+
+
 def test_another_field_may_hold_the_text(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"content": "yes", "text": "no"}')
@@ -52,7 +63,8 @@ def test_another_field_may_hold_the_text(tmp_path: Path) -> None:
 
 BAD_LINES = {
     "not JSON": (b'{"text": "cut', r"not JSON at column 10 \(Unterminated string starting\)"),
-    "not an object": (b'["text"]', r"not a JSON object but list"),
+    "not an object": (b'["text"]', r"not a JSON object but list; a line must hold one object, which `jq"),
+    "an array over lines": (b"[", r"not JSON at column 2 \(Expecting value\); a line must hold one object, which `jq"),
     "no field": (b'{"url": "x", "body": "y"}', r"no 'text' among its fields url, body; give another --text-key"),
     "no fields": (b"{}", r"no 'text' among its fields \(none\)"),
     "null": (b'{"text": null}', r"'text' holds no text but NoneType"),
@@ -131,3 +143,21 @@ def test_a_kind_of_file_nobody_reads_is_said(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     with pytest.raises(ConfigError, match=rf"{name} has none of the endings \.jsonl, "):
         expand([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"), [("a.JSONL", "a.jsonl"), ("a.ndjson", "a.jsonl"), ("a.Json.GZ", "a.json.gz")]
+)
+def test_an_unusual_ending_is_said_with_the_usual_one(tmp_path: Path, name: str, usual: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=rf"{name} has none of the endings .*; it would be read as {usual}"):
+        expand([str(tmp_path / name)])
+
+
+def test_pipes_and_folders_are_said(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(ConfigError, match=r"pipe\.jsonl is no file but a pipe or a device"):
+        expand([str(tmp_path / "pipe.jsonl")])
+    with pytest.raises(ConfigError, match=r"folder\.jsonl is no file but a folder; give the files in it"):
+        expand([f"{tmp_path}/*.jsonl"])

@@ -72,6 +72,7 @@ def test_what_a_worker_cannot_do_is_an_error_of_its_kind(recipe: Recipe, lock: i
         with pytest.raises(OSError, match="No such file") as raised:
             wait_for(worker)
     assert raised.value.errno == errno.ENOENT
+    assert raised.value.filename == str(tmp_path / "missing" / "000000.bin.partial")
 
 
 def test_a_worker_that_is_killed_is_said(recipe: Recipe, lock: int, text_file: Path, tmp_path: Path) -> None:

@@ -115,3 +115,58 @@ def test_another_trouble_while_copying_is_not_hidden(tmp_path: Path, monkeypatch
     files, records = write_parts(tmp_path / "parts", PARTS)
     with pytest.raises(OSError, match="No space left"):
         Merge(tmp_path / "parts", str(tmp_path / "corpus")).run(files, records)
+
+
+def test_a_file_system_that_copies_nothing_and_says_nothing_is_copied_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "copy_file_range", lambda *arguments: 0)
+    files, records = write_parts(tmp_path / "parts", PARTS)
+    join(Merge(tmp_path / "parts", str(tmp_path / "corpus")), files, records)
+    assert IndexedCorpus(tmp_path / "corpus").windows([0], 8).tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
+
+
+def test_a_merge_goes_on_only_from_bytes_that_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, records = write_parts(tmp_path / "parts", PARTS)
+    merge = Merge(tmp_path / "parts", str(tmp_path / "corpus"))
+    monkeypatch.setattr(merge_module, "UNWRITTEN_BYTES", 1)
+    with killed_at(5), pytest.raises(Killed):
+        merge.run(files, records)
+    assert merge.has_begun and not files[1].bin.exists() and files[3].bin.exists()
+    assert merge.can_go_on(files, records)
+    for path in (merge.bin, files[3].bin, *(part.idx for part in files)):
+        sound = path.read_bytes()
+        path.write_bytes(sound[:3] + bytes([sound[3] ^ 1]) + sound[4:])
+        assert not merge.can_go_on(files, records), path
+        path.write_bytes(sound)
+    assert merge.can_go_on(files, records)
+    join(merge, files, records)
+    assert IndexedCorpus(tmp_path / "corpus").windows([0], 8).tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize("seal", ["", "{}", "[" * 100_000, '{"key": 3}', "\0" * 50])
+def test_a_damaged_seal_is_made_again(tmp_path: Path, seal: str) -> None:
+    files, records = write_parts(tmp_path / "parts", PARTS)
+    told: list[str] = []
+    merge = Merge(tmp_path / "parts", str(tmp_path / "corpus"), told.append)
+    merge.run(files, records)
+    (tmp_path / "parts" / "merged.json").write_text(seal)
+    assert merge.publish() is None
+    assert len(told) == 1 and "merged.json is damaged" in told[0] and "joined again" in told[0]
+    join(merge, files, records)
+    assert IndexedCorpus(tmp_path / "corpus").num_tokens == 8
+
+
+def test_a_kill_between_the_two_renames_leaves_no_mixture(tmp_path: Path) -> None:
+    merge = Merge(tmp_path / "parts", str(tmp_path / "corpus"))
+    for parts in ([[[9] * 8]], [[[1, 2, 3, 4, 5, 6, 7, 8]]]):
+        files, records = write_parts(tmp_path / "parts", parts)
+        merge.run(files, records)
+        merge.seal("key", OUTCOME, RECORD)
+        if parts[0][0][0] == 1:
+            with killed_at(3), pytest.raises(Killed):  # the old index is removed, the new tokens have their name
+                merge.publish()
+            assert (tmp_path / "corpus.bin").exists() and not (tmp_path / "corpus.idx").exists()
+        assert merge.publish() is not None
+        (tmp_path / "parts").rmdir()
+    assert IndexedCorpus(tmp_path / "corpus").windows([0], 8).tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]

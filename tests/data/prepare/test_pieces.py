@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.prepare import compressed, pieces
-from megatron_distill.data.prepare.pieces import Piece, cut, first_line_of, read_blocks
+from megatron_distill.data.prepare.pieces import Piece, count_lines, cut, line_start, read_blocks
 
 
 def numbered_lines(path: Path) -> list[tuple[int, bytes]]:
     found: list[tuple[int, bytes]] = []
     for piece in cut(path):
-        first = first_line_of(piece)
+        with path.open("rb") as file:
+            first = 1 + count_lines(file, 0, line_start(file, piece.begin))
         for block in read_blocks(piece):
             found += enumerate(block.lines, first + block.first_line - 1)
     return found

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.indexed import IndexedCorpus
-from megatron_distill.data.prepare import compressed, crew, encode, pieces
+from megatron_distill.data.prepare import compressed, crew, encode, pieces, places
+from megatron_distill.data.prepare import preprocess as preparation
 from megatron_distill.data.prepare.outcome import Outcome
 from megatron_distill.data.prepare.preprocess import Request, preprocess
 from megatron_distill.data.tokenizer import load_tokenizer
@@ -147,7 +149,7 @@ def test_the_first_ten_places_are_kept_with_their_lines(
 
 def test_text_files_and_instructions_do_not_go_together(tmp_path: Path, request_of: MakeRequest) -> None:
     (tmp_path / "a.txt").write_text("plain")
-    with pytest.raises(ConfigError, match=r"a\.txt holds plain text; --instructions needs JSON lines"):
+    with pytest.raises(ConfigError, match=r"a\.txt, line 1: plain text; --instructions needs JSON lines"):
         preprocess(request_of(tmp_path / "a.txt", instructions=True))
 
 
@@ -241,3 +243,64 @@ def test_a_folder_in_the_way_is_said_before_the_work(tmp_path: Path, text_file: 
 
 def test_an_outcome_sums_parts() -> None:
     assert Outcome.of([]) == Outcome(0, 0, 0, {}, 0, [], "")
+
+
+def test_lines_are_counted_once_for_the_places_that_are_named(
+    tmp_path: Path, request_of: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [b'{"text": "%d"}' % i if i % 5 else b"{" for i in range(300)])
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 100)
+    counted: list[int] = []
+    count = places.count_lines
+
+    def counts(file: BinaryIO, begin: int, end: int) -> int:
+        counted.append(end - begin)
+        return count(file, begin, end)
+
+    monkeypatch.setattr(places, "count_lines", counts)
+    outcome = preprocess(request_of(path, on_error="skip"))
+    assert outcome.num_skipped == 60
+    assert [place.split(": ")[0] for place in outcome.skipped] == [f"{path}, line {i + 1}" for i in range(0, 50, 5)]
+    assert 0 < sum(counted) <= path.stat().st_size
+
+
+def test_a_file_that_is_given_twice_is_said(
+    tmp_path: Path, text_file: Path, request_of: MakeRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = preprocess(request_of(text_file, text_file.parent / "*.jsonl"))
+    assert outcome.num_documents == 120
+    assert f"{text_file} is given 2 times, and its documents are written as often" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["bin", "idx", "json"])
+def test_a_damaged_part_is_made_anew(
+    damage: str, two_shards: list[Path], tmp_path: Path, request_of: MakeRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "corpus.parts" / f"000000.{damage}"
+    data = bytearray(path.read_bytes())
+    data[2] ^= 1
+    path.write_bytes(data)
+    preprocess(request_of(*two_shards))
+    assert "1 parts of an earlier run are damaged and will be made anew" in made(capsys)
+    preprocess(request_of(*two_shards, output_prefix=str(tmp_path / "fresh")))
+    assert contents(tmp_path / "corpus") == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_workers_are_refused_and_too_many_are_cores(
+    workers: int, tmp_path: Path, text_file: Path, request_of: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        preprocess(request_of(text_file, workers=workers))
+    asked: list[int] = []
+    load = preparation.load_tokenizer
+    monkeypatch.setattr(
+        preparation, "load_tokenizer", lambda path, threads: asked.append(threads) or load(path, threads)
+    )
+    preprocess(request_of(text_file, workers=100_000))
+    assert 1 <= asked[0] <= (os.cpu_count() or 1)
+
+
+def test_a_prompt_of_no_tokens_is_refused(text_file: Path, request_of: MakeRequest) -> None:
+    with pytest.raises(ConfigError, match="--max-prompt-tokens -5 must be at least 1"):
+        preprocess(request_of(text_file, instructions=True, max_prompt_tokens=-5))

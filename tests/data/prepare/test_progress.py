@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 
 import pytest
 
@@ -52,4 +54,16 @@ def test_a_terminal_is_told_often_and_a_file_seldom(clock: list[float], out: io.
 
 
 def test_nothing_read_is_no_division(clock: list[float]) -> None:
-    assert ProgressLine(1, 0).line().endswith("| ")
+    assert ProgressLine(1, 0, io.StringIO()).line().endswith("| ")
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
+def test_an_output_that_takes_no_more_does_not_stop_the_work(number: int) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(number, os.strerror(number))
+
+    line = ProgressLine(1, 1, Full())
+    line.say("a sentence")
+    line.update(0, (1, 1, 1, 1))
+    line.finish()
