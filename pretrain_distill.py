@@ -20,6 +20,7 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
 from megatron_distill.config.program import run_program, say
 from megatron_distill.config.run import RunConfig
+from megatron_distill.training.checks import notes
 from megatron_distill.training.dry_run import describe
 from megatron_distill.training.plan import RunPlan, make_plan
 
@@ -58,6 +59,9 @@ def pretrain(arguments: list[str]) -> int:
         return 0
     if plan.finished and job_place().size == 1:
         return _report_finished(plan)
+    if _is_first():
+        for note in notes(plan):
+            say(NAME, note)
     return train(plan)
 
 

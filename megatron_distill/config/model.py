@@ -129,9 +129,9 @@ PRESETS: dict[str, dict[str, Any]] = _SIZES | {f"{name}-paper": size | _PAPER fo
 class ModelConfig:
     """The model: a named size, and whatever is to differ from it."""
 
-    model: str = "palm-tiny"
-    """Named size: palm-180m, palm-300m, palm-610m, palm-1.1b, palm-tiny, and each with -paper (biases and QK-LayerNorm
-    over the full width, parameter counts as published)."""
+    model: str | None = None
+    """Named size, palm-tiny if absent: palm-180m, palm-300m, palm-610m, palm-1.1b, palm-tiny, and each with -paper
+    (biases and QK-LayerNorm over the full width, parameter counts as published)."""
     num_layers: int | None = limited(None, least=1, most=10_000)
     """Transformer layers."""
     hidden_size: int | None = limited(None, least=1, most=1 << 20)
@@ -154,10 +154,17 @@ class ModelConfig:
     """Standard deviation of initial weights; residual outputs are divided by sqrt(2 x layers)."""
 
     def __post_init__(self) -> None:
-        if self.model not in PRESETS:
+        if self.model is not None and self.model not in PRESETS:
             near = difflib.get_close_matches(self.model, PRESETS, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(PRESETS))}"
             raise ConfigError(f"--model {self.model} is not known; {hint}")
+
+    def given(self) -> list[str]:
+        """The fields besides `model` that differ from their defaults and describe the weights."""
+        # How long sequences may get is no property of the weights, and neither is how they were drawn.
+        silent = {"model", "max_position_embeddings", "init_method_std"}
+        names = [f for f in dataclasses.fields(self) if f.name not in silent]
+        return [f.name for f in names if getattr(self, f.name) != f.default]
 
     def shape(self, tokenizer_vocab_size: int | None = None) -> ModelShape:
         """The complete model; `tokenizer_vocab_size` counts where --vocab-size is absent.
@@ -165,7 +172,7 @@ class ModelConfig:
         Raises:
             ConfigError: the heads do not divide the width, or the feed-forward width.
         """
-        preset = PRESETS[self.model]
+        preset = PRESETS[self.model or "palm-tiny"]
         hidden = self.hidden_size or preset["hidden_size"]
         heads = self.num_attention_heads or preset["num_attention_heads"]
         ffn = self.ffn_hidden_size or 2 * hidden

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from megatron_distill.config.error import ConfigError
 
 from .indexed import IndexedCorpus
+
+MOST_WEIGHT = 1e9
+"""Weights count by their ratios; sums of larger ones would lose the small."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ def open_blend(flag: str, values: Sequence[str]) -> Blend:
             f"{flag} {' '.join(values)} must be prefixes alone, or a weight before each: 0.7 prose 0.3 code"
         )
     for weight, prefix in zip(weights, prefixes, strict=True):
-        if weight is None or not 0 < weight < math.inf:
-            raise ConfigError(f"{flag} gives {prefix} the weight {weight}, which must be a number above 0")
+        if weight is None or not 0 < weight <= MOST_WEIGHT:
+            raise ConfigError(
+                f"{flag} gives {prefix} the weight {weight}, which must be a number above 0 and at most {MOST_WEIGHT:g}"
+            )
     return Blend(tuple(map(IndexedCorpus, prefixes)), tuple(weight for weight in weights if weight is not None))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megatron_distill.config.arguments import split_words
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
 from megatron_distill.config.model import ModelConfig
@@ -45,7 +45,7 @@ def costs(commands: Sequence[str], ranks: int) -> list[RunCost]:
     models: dict[Path, ModelConfig] = {}
     found = []
     for command in commands:
-        config = parse(RunConfig, [*shlex.split(command), "--dry-run"])
+        config = parse(RunConfig, [*split_words(command, "the flags of a run"), "--dry-run"])
         config = _from_what_will_be(config, models)
         models[Path(config.checkpoint.save)] = config.model
         found.append(_cost(make_plan(config, ranks)))

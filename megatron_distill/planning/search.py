@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.run import Layout
@@ -152,9 +154,16 @@ def _grids(job: Job, model: Model, layer_counts: set[int], micro: int) -> list[G
         uneven = any(unit % tp for unit in units) or (tp > 1 and job.seq_length % tp)
         if uneven or job.global_batch_size % micro or not _within_nodes(job, tp, start=0):
             continue
-        for pp in (p for p in range(1, job.gpus // tp + 1) if not any(count % p for count in layer_counts)):
-            found += [(tp, pp, dp) for dp in range(1, job.gpus // (tp * pp) + 1) if replicas % dp == 0]
+        most_stages = min(job.gpus // tp, *layer_counts)
+        for pp in (p for p in range(1, most_stages + 1) if not any(count % p for count in layer_counts)):
+            found += [(tp, pp, dp) for dp in _divisors(replicas) if tp * pp * dp <= job.gpus]
     return found
+
+
+@cache
+def _divisors(number: int) -> tuple[int, ...]:
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return tuple(sorted({*small, *(number // d for d in small)}))
 
 
 def _within_nodes(job: Job, tensor: int, start: int) -> bool:

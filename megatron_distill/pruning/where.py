@@ -7,6 +7,7 @@ always stay.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 
 from megatron_distill.config.error import ConfigError
@@ -94,7 +95,7 @@ def layers_to_remove(layout: str, num_layers: int, num_removed: int) -> tuple[in
     Raises:
         ConfigError: an unknown name, more layers than can go, or a list that is not one.
     """
-    if layout[:1].isdigit():
+    if is_list(layout):
         return _listed(layout, num_layers, num_removed)
     if layout not in LAYOUTS:
         near = difflib.get_close_matches(layout, LAYOUTS, 1)
@@ -114,13 +115,21 @@ def layers_to_remove(layout: str, num_layers: int, num_removed: int) -> tuple[in
     return tuple(indices)
 
 
+def is_list(layout: str) -> bool:
+    """Whether a layout is a list of layers, not a name."""
+    return re.match(r"[0-9]", layout) is not None
+
+
 def _listed(text: str, num_layers: int, num_removed: int) -> tuple[int, ...]:
     indices: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not first.isdigit() or not (last or first).isdigit() or int(last or first) < int(first):
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
             raise ConfigError(f"--pruning-layout {text}: {part!r} is neither a layer nor a range such as 5-8")
-        indices += range(int(first), int(last or first) + 1)
+        indices += range(first, min(last, num_layers) + 1)  # what lies beyond is refused below
+        if last > num_layers:
+            indices.append(last)
     outside = [i for i in indices if not 1 <= i <= num_layers - 2]
     if outside or len(set(indices)) < len(indices):
         raise ConfigError(

@@ -40,6 +40,20 @@ def check_plan(plan: RunPlan, own: Manifest | None) -> None:
     _check_wandb(plan.config)
 
 
+def notes(plan: RunPlan) -> list[str]:
+    """What is allowed, but may not be what was meant: a sentence each."""
+    data, said = plan.config.data, []
+    for flag, values in (("--data-path", data.data_path), ("--valid-data-path", data.valid_data_path)):
+        prefixes = open_blend(flag, values).corpora if values else ()
+        places = [os.path.realpath(corpus.prefix) for corpus in prefixes]
+        said += [
+            f"{flag} names {place} twice, so its text counts twice"
+            for place in dict.fromkeys(places)
+            if places.count(place) > 1
+        ]
+    return said
+
+
 def _check_stages(plan: RunPlan) -> None:
     for iteration in {0, plan.total_iters}:
         count, stages = len(plan.layers_at(iteration)), plan.layout.pipeline

@@ -99,7 +99,7 @@ def _bridge(plan: RunPlan, teacher: TeacherPlan) -> list[str]:
 def _teacher_flops(plan: RunPlan, whole: float) -> list[str]:
     if plan.teacher is None:
         return []
-    flops = sum(plan.tokens_per_iter * plan.flops_per_token(i)[1] for i in range(plan.distils_from, plan.total_iters))
+    flops = sum(len(phase) * plan.tokens_per_iter * plan.flops_per_token(phase.start)[1] for phase in plan.phases)
     return [f"  of these the teacher: {flops:.4g} ({flops / whole:.1%})"]
 
 

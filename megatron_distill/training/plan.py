@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from megatron_distill.checkpoint.tokenizer_files import find_tokenizer
 from megatron_distill.config.cost import paper_flops
 from megatron_distill.config.distillation_cost import method_flops_per_token
 from megatron_distill.config.error import ConfigError
-from megatron_distill.config.model import ModelConfig, ModelShape
+from megatron_distill.config.model import ModelShape
 from megatron_distill.config.run import Layout, RunConfig, layout, teacher_layout
 from megatron_distill.data.blend import open_blend
 from megatron_distill.data.corpus_record import recorded_eod
 from megatron_distill.data.tokenizer import load_tokenizer, vocab_size
 from megatron_distill.losses.total import Normalisation
 from megatron_distill.pruning.when import RemovalSchedule, parse_tokens, tokens_to_iters
-from megatron_distill.pruning.where import layers_to_remove
+from megatron_distill.pruning.where import is_list, layers_to_remove
 
 from . import checks
 
@@ -167,7 +168,15 @@ class RunPlan:
     def training_flops(self) -> tuple[float, float]:
         """FLOPs of the whole run: all of them, and as the papers count."""
         after = self.total_iters - (self.last_removal or 0)
-        return sum(map(self.step_flops, range(self.total_iters))), self.paper_flops(self.tokens_per_iter * after)
+        true = sum(len(phase) * self.step_flops(phase.start) for phase in self.phases)
+        return true, self.paper_flops(self.tokens_per_iter * after)
+
+    @property
+    def phases(self) -> tuple[range, ...]:
+        """Consecutive steps (0-based) that are alike: the same layers, and the teacher in all or in none of them."""
+        removals = [at for at, _ in self.removal.removal_iterations()] if self.removal else []
+        borders = sorted({0, self.total_iters, *(at for at in (self.distils_from, *removals) if at < self.total_iters)})
+        return tuple(range(first, end) for first, end in pairwise(borders))
 
 
 def make_plan(config: RunConfig, world_size: int) -> RunPlan:
@@ -211,19 +220,35 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
 
 def _shape(config: RunConfig, source: Manifest | None, where: str) -> ModelShape:
     vocab = vocab_size(config.data.tokenizer) if config.data.tokenizer else None
-    # How long sequences may get is no property of the weights.
-    flags = [f for f in fields(ModelConfig) if f.name != "max_position_embeddings"]
-    asked = next((f.name for f in flags if getattr(config.model, f.name) != f.default), None)
-    if source is None:
-        return config.model.shape(vocab)
-    if asked and source.shape.block is not None:
+    shape = config.model.shape(vocab) if source is None else _shape_of_source(config, source, vocab, where)
+    if vocab is not None and vocab > shape.vocab_size:
         raise ConfigError(
-            f"--{asked.replace('_', '-')} does not go with {where}, a {source.shape.family} model that says itself "
+            f"--tokenizer {config.data.tokenizer} has {vocab:,} tokens, more than the {shape.vocab_size:,} of the "
+            "model; give its own tokenizer" + (", or a larger --vocab-size" if source is None else "")
+        )
+    return shape
+
+
+def _shape_of_source(config: RunConfig, source: Manifest, vocab: int | None, where: str) -> ModelShape:
+    """The model of --load, after checking that flags which describe a model describe this one."""
+    given = config.model.given()
+    named = [*given, *(["model"] if config.model.model is not None else [])]
+    if named and source.shape.block is not None:
+        raise ConfigError(
+            f"--{named[0].replace('_', '-')} does not go with {where}, a {source.shape.family} model that says itself "
             "what it is; leave it out"
         )
-    if asked:
-        shape = config.model.shape(vocab or source.shape.vocab_size)
-        check_same_model(source, shape, where)
+    if config.model.model is not None:
+        check_same_model(source, config.model.shape(vocab or source.shape.vocab_size), where)
+    for name in given:
+        value = getattr(config.model, name)
+        if name == "make_vocab_size_divisible_by":
+            fits, theirs = source.shape.padded_vocab_size % value == 0, f"{source.shape.padded_vocab_size} rows"
+        else:
+            fits, theirs = getattr(source.shape, name, value) == value, getattr(source.shape, name, value)
+        if not fits:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} {value} does not go with {where}, which has {theirs}; leave the flag out")
     return source.shape
 
 
@@ -299,8 +324,7 @@ def _schedule(config: RunConfig, initial: tuple[int, ...]) -> tuple[int, int, Re
         raise ConfigError(f"the warm-up of {warmup} steps must be shorter than the run of {total} steps")
     if pruning.pruning_layout is None:
         return total, warmup, None
-    is_list = pruning.pruning_layout[0].isdigit()
-    count = pruning.pruning_num_layers or (0 if is_list else len(initial) // 2)
+    count = pruning.pruning_num_layers or (0 if is_list(pruning.pruning_layout) else len(initial) // 2)
     positions = layers_to_remove(pruning.pruning_layout, len(initial), count)
     removal = RemovalSchedule(
         removed=tuple(initial[i] for i in positions),

@@ -70,3 +70,9 @@ def test_lists_and_ranges() -> None:
 def test_what_cannot_be_is_said(layout: str, removed: int, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         layers_to_remove(layout, 24, removed)
+
+
+@pytest.mark.parametrize("text", ["1-", "²", "1-²", "-2", "1--2", "1,", "1-99999999999999", "2-1", "1-999999999", "٣"])
+def test_what_is_no_list_of_layers(text: str) -> None:
+    with pytest.raises(ConfigError, match="--pruning-layout"):
+        layers_to_remove(text, 24, 0)

@@ -227,3 +227,21 @@ def test_the_end_token_is_the_one_that_the_corpus_records(tmp_path: Path) -> Non
         on_data(tmp_path / "run", none, *EODS)
     with pytest.raises(ConfigError, match="need --tokenizer or --eod-token: no corpus of --data-path records"):
         on_data(tmp_path / "run", unknown, *EODS)
+
+
+@pytest.mark.parametrize("gap", [[], ["--pruning-gap-tokens", str(3 * 128)]])
+@pytest.mark.parametrize("taught", [[], ["--loss", "vanilla", "minilm", "--teacher-placement", "colocated"]])
+def test_flops_of_a_run_are_those_of_its_steps(gap: list[str], taught: list[str], tmp_path: Path) -> None:
+    flags = ["--num-layers", "8", "--seq-length", "32", "--global-batch-size", "4", "--train-iters", "40"]
+    pruning = ["--pruning-layout", "2,4,5", "--pruning-seed-tokens", str(7 * 128), *gap]
+    found = plan(tmp_path, *flags, *pruning, *taught)
+    assert [step for phase in found.phases for step in phase] == list(range(40))
+    assert found.training_flops()[0] == pytest.approx(sum(map(found.step_flops, range(40))), rel=1e-12)
+    for phase in found.phases:
+        assert len({found.flops_per_token(step) for step in phase}) == 1
+
+
+def test_a_plan_of_a_billion_steps_takes_no_loop_over_them(tmp_path: Path) -> None:
+    found = plan(tmp_path, "--train-iters", "1000000000", "--pruning-layout", "1", "--pruning-seed-tokens", "1B")
+    assert len(found.phases) == 2
+    assert found.training_flops()[0] > 1e15
