@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from .error import ConfigError
@@ -37,13 +38,43 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 """The methods of arXiv:2305.14864v2 as lists of losses besides the cross-entropy."""
 
-_LAYER_TAPS = {
-    "hidden-states": ("hidden",),
-    "attention-scores": ("queries", "keys"),
-    "attention-outputs": ("attention_output",),
+
+@dataclass(frozen=True, kw_only=True)
+class LossCost:
+    """What a loss computes and needs of the teacher, as far as FLOPs, bytes and memory depend on it."""
+
+    on_logits: bool = False
+    """It compares predictions: the teacher's logits are computed, by default on the student's last stage, which holds a
+    copy of the teacher's output matrix for them."""
+    layer_taps: tuple[str, ...] = ()
+    """What it compares in every layer that the student has."""
+    last_taps: tuple[str, ...] = ()
+    """What it compares in one layer, the last if not told otherwise."""
+    layer_relations: int = 0
+    """Products of all pairs of positions in every layer that the student has."""
+    last_relations: int = 0
+    """The same in the one layer of `last_taps`."""
+    on_table: bool = False
+    """It compares embedding tables: the student's first stage holds a copy of the teacher's."""
+    same: tuple[str, ...] = ()
+    """Sizes of a `ModelShape` that both models must share."""
+
+
+COSTS: dict[str, LossCost] = {
+    "vanilla": LossCost(on_logits=True, same=("padded_vocab_size",)),
+    "minilm": LossCost(last_taps=("queries", "keys", "values"), last_relations=2),
+    "hidden-states": LossCost(layer_taps=("hidden",), same=("hidden_size",)),
+    "embedding-table": LossCost(on_table=True, same=("padded_vocab_size", "hidden_size")),
+    "attention-scores": LossCost(layer_taps=("queries", "keys"), layer_relations=1, same=("num_attention_heads",)),
+    "attention-outputs": LossCost(layer_taps=("attention_output",), same=("num_attention_heads",)),
 }
-_LAST_TAPS = {"minilm": ("queries", "keys", "values")}
-_LOSSES = {"vanilla", "embedding-table", *_LAYER_TAPS, *_LAST_TAPS}
+"""By the name of a loss. A new loss needs an entry: plans and the FLOPs of a run ask for it, and a run whose
+loss has none is refused."""
+
+_DIVERGENCES = {"kl": "forward-kl", "jsd": "jsd", "tvd": "tvd", "symmetric": "symmetric"} | {
+    name: name for name in ("forward-kl", "reverse-kl", "skew-kl", "skew-reverse-kl")
+}
+"""What users call a loss, though it is a divergence of the loss vanilla."""
 
 
 class ByStage(NamedTuple):
@@ -108,9 +139,10 @@ def method_flops_by_stage(
         raise ConfigError(f"the losses {', '.join(sorted(names))} need a teacher")
     teacher_trunk, teacher_head = _forward(teacher, teacher_layers, seq_length)
     pairs = (3 * _attention_width(student) + _attention_width(teacher)) * (seq_length + 1.0)
-    logits = teacher_head if "vanilla" in names else 0.0
-    scores = student_layers * pairs if "attention-scores" in names else 0.0
-    relations = 2 * pairs if "minilm" in names else 0.0
+    chosen = [COSTS[name] for name in names]
+    logits = teacher_head if any(cost.on_logits for cost in chosen) else 0.0
+    scores = student_layers * pairs * sum(cost.layer_relations for cost in chosen)
+    relations = pairs * sum(cost.last_relations for cost in chosen)
     here, there = (logits, 0.0) if wire == "hidden" else (0.0, logits)
     return ByStage(3 * layers + scores, 3 * head + relations + here), ByStage(teacher_trunk, there)
 
@@ -133,8 +165,9 @@ def bridge_bytes_per_token(
     names = loss_names(losses)
     hidden, vocab = teacher.hidden_size, teacher.padded_vocab_size
     final = {"hidden": hidden * element_bytes, "logits": vocab * element_bytes, "topk": 8 * topk + 4}[wire]
-    every = {tap for name in names for tap in _LAYER_TAPS.get(name, ())}
-    last = {tap for name in names for tap in _LAST_TAPS.get(name, ())} - every
+    chosen = [COSTS[name] for name in names]
+    every = {tap for cost in chosen for tap in cost.layer_taps}
+    last = {tap for cost in chosen for tap in cost.last_taps} - every
     size = {
         "hidden": hidden,
         "queries": _attention_width(teacher),
@@ -144,8 +177,15 @@ def bridge_bytes_per_token(
     }
     return ByStage(
         float(student_layers * element_bytes * sum(size[tap] for tap in every)),
-        float(element_bytes * sum(size[tap] for tap in last) + (final if "vanilla" in names else 0)),
+        float(
+            element_bytes * sum(size[tap] for tap in last) + (final if any(cost.on_logits for cost in chosen) else 0)
+        ),
     )
+
+
+def loss_costs(losses: Sequence[str]) -> tuple[LossCost, ...]:
+    """What each of the losses costs, each once; see `loss_names`."""
+    return tuple(COSTS[name] for name in sorted(loss_names(losses)))
 
 
 def loss_names(losses: Sequence[str]) -> frozenset[str]:
@@ -155,10 +195,14 @@ def loss_names(losses: Sequence[str]) -> frozenset[str]:
         ConfigError: one of them has no known cost.
     """
     names = frozenset(given.split(":")[0] for given in losses)
-    if unknown := sorted(names - _LOSSES):
-        near = difflib.get_close_matches(unknown[0], _LOSSES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(_LOSSES))}"
-        raise ConfigError(f"no loss is called {unknown[0]}; {hint}")
+    if unknown := sorted(names - COSTS.keys()):
+        if divergence := _DIVERGENCES.get(unknown[0]):
+            raise ConfigError(
+                f"no loss is called {unknown[0]}: it is a divergence; give vanilla:divergence={divergence}"
+            )
+        near = difflib.get_close_matches(unknown[0], COSTS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(COSTS))}"
+        raise ConfigError(f"no loss is called {unknown[0]}, or none that has a known cost; {hint}")
     return names
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .distillation import BridgeConfig, DistillationConfig, TeacherConfig
 from .error import ConfigError
@@ -36,6 +37,28 @@ class RunConfig:
     logging: LoggingConfig = section(LoggingConfig)
     dry_run: bool = False
     """Print the resolved run, the rank map, memory and FLOPs, and stop; needs no GPU and no data."""
+
+    OTHER_NAMES: ClassVar[dict[str, str]] = {
+        "--bf16": "give --precision bf16",
+        "--fp16": "give --precision bf16, or fp32",
+        "--fp8": "give --precision bf16, or fp32",
+        "--tensorboard-dir": "TensorBoard's files lie in the folder of --save",
+        "--num-query-groups": "a PaLM has keys for each head; other models come in by convert_checkpoint.py from-hf",
+        "--context-parallel-size": "sequences are not split over ranks but by --sequence-parallel",
+        "--untie-embeddings-and-output-weights": "PaLM's output matrix is its embedding table",
+        "--tokenizer-model": "give --tokenizer",
+        "--tokenizer-type": "give --tokenizer; the file says what it is",
+        "--vocab-file": "give --tokenizer, a folder with GPT-2's files",
+        "--merge-file": "give --tokenizer, a folder with GPT-2's files",
+        "--train-samples": "give --train-iters or --train-tokens",
+        "--lr-decay-iters": "the decay ends with the run",
+        "--min-lr": "give --min-lr-ratio",
+        "--lr-warmup-fraction": "give --lr-warmup-iters or --lr-warmup-tokens",
+        "--use-distributed-optimizer": "the optimizer is always sharded; leave it out",
+        "--recompute-activations": "give --recompute-granularity full",
+        "--ckpt-format": "there is one format; leave it out",
+    }
+    """What to give instead of flags that Megatron-LM has."""
 
     def __post_init__(self) -> None:
         if self.data.data_path is None and not self.dry_run:

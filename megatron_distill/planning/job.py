@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_distill.checkpoint.manifest import find_checkpoint, read_manifest
-from megatron_distill.config.distillation_cost import Wire, loss_names
+from megatron_distill.config.distillation_cost import COSTS, Wire, loss_names
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import PRESETS, ModelConfig, ModelShape, check_sequence
 from megatron_distill.pruning.when import parse_tokens, tokens_to_iters
@@ -130,26 +130,24 @@ def check_positions(model: Model, seq_length: int) -> None:
     check_sequence(model.shape, seq_length, f"--seq-length {seq_length}", model.name)
 
 
+_IN_WORDS = {
+    "padded_vocab_size": "padded vocabulary",
+    "hidden_size": "width",
+    "num_attention_heads": "number of attention heads",
+}
+
+
 def check_pair(student: Model, kept: int, teacher: Model, losses: tuple[str, ...]) -> None:
     """Raise ConfigError unless the teacher has what the losses compare."""
-    names = loss_names(losses)
-    ours, theirs = student.shape, teacher.shape
-    needs = (
-        ("vanilla", "padded vocabulary", ours.padded_vocab_size, theirs.padded_vocab_size),
-        ("embedding-table", "padded vocabulary", ours.padded_vocab_size, theirs.padded_vocab_size),
-        ("embedding-table", "width", ours.hidden_size, theirs.hidden_size),
-        ("hidden-states", "width", ours.hidden_size, theirs.hidden_size),
-        ("attention-scores", "number of attention heads", ours.num_attention_heads, theirs.num_attention_heads),
-        ("attention-outputs", "number of attention heads", ours.num_attention_heads, theirs.num_attention_heads),
-    )
-    for loss, what, own, other in needs:
-        if loss in names and own != other:
-            raise ConfigError(
-                f"loss {loss} needs the same {what} on both sides, but the student {student.name} has {own:,} and the "
-                f"teacher {teacher.name} {other:,}; give another teacher or method"
-            )
-    for loss in sorted(names & {"hidden-states", "attention-scores", "attention-outputs"}):
-        if kept > teacher.num_layers:
+    for loss in sorted(loss_names(losses)):
+        for size in COSTS[loss].same:
+            own, other = getattr(student.shape, size), getattr(teacher.shape, size)
+            if own != other:
+                raise ConfigError(
+                    f"loss {loss} needs the same {_IN_WORDS[size]} on both sides, but the student {student.name} has "
+                    f"{own:,} and the teacher {teacher.name} {other:,}; give another teacher or method"
+                )
+        if COSTS[loss].layer_taps and kept > teacher.num_layers:
             raise ConfigError(
                 f"loss {loss} needs a teacher layer for each of the student's {kept}, but {teacher.name} has "
                 f"{teacher.num_layers}; lower --layers"

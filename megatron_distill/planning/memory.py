@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from megatron_distill.config.distillation_cost import ByStage, bridge_bytes_per_token, loss_names
+from megatron_distill.config.distillation_cost import ByStage, bridge_bytes_per_token, loss_costs
 from megatron_distill.config.model import ModelShape
 from megatron_distill.config.run import Layout
 
@@ -144,14 +144,14 @@ def _activations(job: Job, layout: Layout, tokens: int, stage: int, num_layers: 
 
 
 def _loss(job: Job, layout: Layout, tokens: int, stage: int, losses: tuple[str, ...]) -> float:
-    shape, size, names = job.student.shape, job.device.element_bytes, loss_names(losses)
+    shape, size, costs = job.student.shape, job.device.element_bytes, loss_costs(losses)
     is_last = stage == layout.pipeline - 1
     logits = 0.0
-    if is_last and "vanilla" in names:
+    if is_last and any(cost.on_logits for cost in costs):
         logits = 2 * CHUNK_BYTES + size * tokens * shape.hidden_size
     elif is_last:
         logits = (size + 8) * tokens * shape.padded_vocab_size / layout.tensor
-    if "attention-scores" in names or (is_last and "minilm" in names):
+    if any(cost.layer_relations or (is_last and cost.last_relations) for cost in costs):
         logits += 4 * 4 * QUERY_BLOCK * tokens * shape.num_attention_heads / layout.tensor
     return logits
 
@@ -159,12 +159,12 @@ def _loss(job: Job, layout: Layout, tokens: int, stage: int, losses: tuple[str, 
 def _teacher_held(job: Job, layout: Layout, tokens: int, stage: int, colocated: bool) -> float:
     if job.teacher is None:
         return 0.0
-    shape, size, names = job.teacher.shape, job.device.element_bytes, loss_names(job.losses)
+    shape, size, costs = job.teacher.shape, job.device.element_bytes, loss_costs(job.losses)
     if colocated:
         weights = parameters_of_stage(shape, job.teacher.num_layers, layout)
         return size * (weights + tokens * layer_activations(shape, layout.tensor))
-    matrix = stage == layout.pipeline - 1 and "vanilla" in names and job.wire == "hidden"
-    table = stage == 0 and "embedding-table" in names
+    matrix = stage == layout.pipeline - 1 and job.wire == "hidden" and any(cost.on_logits for cost in costs)
+    table = stage == 0 and any(cost.on_table for cost in costs)
     copies = max(matrix, table) if shape.tied else matrix + table
     return copies * size * shape.padded_vocab_size * shape.hidden_size / layout.tensor
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megatron_distill.checkpoint.manifest import Manifest
+from megatron_distill.config.distillation_cost import loss_names
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelShape, check_sequence
 from megatron_distill.config.run import RunConfig
@@ -30,6 +31,7 @@ def check_plan(plan: RunPlan, own: Manifest | None) -> None:
         ConfigError: anything that a user can have got wrong.
     """
     run = Path(plan.config.checkpoint.save)
+    loss_names(plan.config.distillation.loss)
     _check_stages(plan)
     _check_model(plan)
     _check_data(plan)

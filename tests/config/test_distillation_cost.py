@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from megatron_distill.config.distillation_cost import (
+    COSTS,
     METHODS,
     ByStage,
+    LossCost,
     Wire,
     bridge_bytes_per_token,
     method_flops_by_stage,
@@ -21,9 +23,9 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelConfig, ModelShape
 from megatron_distill.losses import causal_pairs
 from megatron_distill.losses.attention_scores import attention_score_loss
-from megatron_distill.losses.base import loss_names
+from megatron_distill.losses.base import build_loss, loss_names
 from megatron_distill.losses.distill_logits import distill_logits
-from megatron_distill.losses.divergences import divergence
+from megatron_distill.losses.divergences import DIVERGENCES, divergence
 from megatron_distill.losses.relations import relation_loss
 from megatron_distill.losses.teacher_signal import HiddenTeacher
 from tests.support.public_models import public_shape
@@ -146,7 +148,7 @@ def test_every_loss_there_is_has_a_cost() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no loss is called vanila; did you mean vanilla"):
+    with pytest.raises(ConfigError, match="no loss is called vanila, .*; did you mean vanilla"):
         costs(("vanila",))
     with pytest.raises(ConfigError, match="minilm need a teacher"):
         method_flops_per_token(STUDENT.shape(), 3, None, 0, SEQ, ("minilm",))
@@ -156,3 +158,32 @@ def test_a_family_with_grouped_keys() -> None:
     shape = public_shape("llama")
     sent = bridge_bytes_per_token(shape, 4, ("minilm",)).total
     assert sent == 2 * (4 + 2 + 2) * 16  # 4 query heads and 2 of keys and of values, 16 wide
+
+
+@pytest.mark.parametrize("name", loss_names())
+def test_a_cost_names_what_its_loss_asks_for(name: str) -> None:
+    """The plan's description against the loss itself: what it taps in each layer, in one, and outside of layers."""
+    layers, cost = (1, 3, 5), COSTS[name]
+    taps = build_loss(name).taps(layers)
+    by_layer = [{tap.kind for tap in taps if tap.layer == layer} for layer in layers]
+    assert set(cost.layer_taps) == set.intersection(*by_layer)
+    assert set(cost.last_taps) == by_layer[-1] - set(cost.layer_taps)
+    assert {tap.kind for tap in taps if tap.layer is None} == (
+        {"final_hidden", "output_weight"} if cost.on_logits else {"embedding"} if cost.on_table else set()
+    )
+
+
+def test_a_divergence_is_not_taken_for_a_loss() -> None:
+    for name in DIVERGENCES:
+        with pytest.raises(ConfigError, match=f"vanilla:divergence={name}"):
+            costs((name,))
+
+
+def test_two_losses_on_logits_cost_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing asks for a loss by its name: a new one with the same description costs the same everywhere."""
+    monkeypatch.setitem(COSTS, "total-variation", LossCost(on_logits=True, same=("padded_vocab_size",)))
+    wires: tuple[Wire, ...] = ("hidden", "logits", "topk")
+    for wire in wires:
+        assert costs(("total-variation",), wire) == costs(("vanilla",), wire)
+        sent = [bridge_bytes_per_token(TEACHER.shape(), 3, (n,), wire=wire) for n in ("total-variation", "vanilla")]
+        assert sent[0] == sent[1]

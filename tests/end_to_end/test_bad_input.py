@@ -64,6 +64,14 @@ WRONG = [  # flags, ranks, what the sentence must hold
     (["--data-order", "megatron", "--seed", "-1"], 1, ["--seed -1", "--data-order megatron"]),
     (["--data-order", "megatron", "--random-offset"], 1, ["--random-offset", "--data-order stream"]),
     (["--random-offset", "--split", "1,49,0", "--seq-length", "128"], 1, ["fewer than the 128 x 2", "--split"]),
+    (["--pruning-seed-tokens", "1M"], 1, ["--pruning-seed-tokens needs --pruning-layout"]),
+    (["--pruning-gap-tokens", "1M"], 1, ["--pruning-gap-tokens needs --pruning-layout"]),
+    (["--pruning-layout", ""], 1, ["--pruning-layout is empty"]),
+    (["--load", ""], 1, ["--load is empty; is a variable unset?"]),
+    (["--data-path", "1e308", "a", "1e308", "b"], 1, ["the weight 1e+308", "at most 1e+09"]),
+    (["--bf16"], 1, ["there is no flag --bf16", "--precision bf16"]),
+    (["--context-parallel-size", "2"], 1, ["there is no flag --context-parallel-size", "not split"]),
+    (["--bridge-topk", "8"], 1, ["did you mean --bridge-top-k?"]),
     (["--eod-mask-loss"], 1, ["--eod-mask-loss", "--tokenizer or --eod-token"]),
     (["--reset-position-ids", "--eod-token", "60"], 1, ["--eod-token 60", "below the 60 tokens"]),
 ]
@@ -220,6 +228,14 @@ UNTAUGHT = [  # flags of a run with --load, ranks, what the sentence must hold
     ([*SEPARATE, *VANILLA, "--bridge-wire", "pigeons"], 2, ["'pigeons'", "'hidden', 'logits', 'topk'"]),
     ([*SEPARATE, *VANILLA, "--bridge-wire", "topk", "--bridge-top-k", "65"], 2, ["--bridge-top-k 65", "64"]),
     ([*COLOCATED, "--loss", "vanila"], 1, ["no loss is called vanila", "did you mean vanilla?"]),
+    ([*COLOCATED, "--loss", "kl"], 1, ["it is a divergence", "vanilla:divergence=forward-kl"]),
+    ([*COLOCATED, "--loss", "tvd"], 1, ["vanilla:divergence=tvd"]),
+    ([*COLOCATED, "--loss", "hidden-cosine"], 1, ["no loss is called hidden-cosine, or none that has a known cost"]),
+    (["--scale-momentum", "0.5"], 1, ["--scale-momentum needs --loss"]),
+    (["--no-normalise-losses"], 1, ["--no-normalise-losses needs --loss"]),
+    (["--bridge-credits", "8"], 1, ["--bridge-credits needs --teacher-placement separate"]),
+    ([*COLOCATED, *VANILLA, "--bridge-wire", "logits"], 1, ["--bridge-wire needs --teacher-placement separate"]),
+    ([*SEPARATE, *VANILLA, "--bridge-top-k", "8"], 2, ["--bridge-top-k needs --bridge-wire topk"]),
     ([*COLOCATED, "--loss", "vanilla:heat=2"], 1, ["vanilla does not take heat", "temperature"]),
     ([*COLOCATED, "--loss", "vanilla:temperature"], 1, ["--loss vanilla:temperature must be NAME", "KEY=VALUE"]),
     ([*COLOCATED, "--loss", ":weight=2"], 1, ["--loss :weight=2 must be NAME"]),
@@ -303,7 +319,9 @@ def test_the_program_refuses_a_loss_on_every_rank_before_they_meet(
     common = [*SMALL, "--data-path", corpus, "--load", base_run, "--save", tmp_path / "run", "--train-iters", "2"]
     codes, said = forked(*common, *SEPARATE, "--loss", "vanila", ranks=2)
     assert codes == [2, 2]
-    assert said == "pretrain_distill.py: no loss is called vanila; did you mean vanilla?\n"
+    assert (
+        said == "pretrain_distill.py: no loss is called vanila, or none that has a known cost; did you mean vanilla?\n"
+    )
 
 
 def test_another_teacher_or_method_does_not_go_on(base_run: Path, corpus: Path, tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def test_without_a_teacher_flops_are_those_of_the_trainer(tmp_path: Path) -> Non
 
 
 def test_the_recommended_flags() -> None:
-    given = job(gpus=12, teacher_placement="separate", bridge_wire="topk", recompute_granularity="full")
+    given = job(
+        gpus=12, teacher_placement="separate", bridge_wire="topk", bridge_top_k=32, recompute_granularity="full"
+    )
     separate = next(s for s in find_splits(given) if s.student.tensor == 2 and s.teacher and s.teacher.pipeline == 2)
     assert separate.teacher is not None
     assert recommended_flags(given, separate) == [
@@ -47,6 +49,7 @@ def test_the_recommended_flags() -> None:
         "--teacher-pipeline-model-parallel-size 2",
         f"--teacher-data-parallel-size {separate.teacher.data}",
         "--bridge-wire topk",
+        "--bridge-top-k 32",
         "--loss vanilla",
     ]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from megatron_distill.config.distillation_cost import COSTS, LossCost
 from megatron_distill.config.model import ModelConfig, ModelShape
 from megatron_distill.config.run import Layout
 from megatron_distill.planning.job import Job, make_job
@@ -125,3 +126,11 @@ def test_a_teacher_keeps_no_gradients_and_sends_ahead() -> None:
     assert (found.weights, found.gradients, found.optimizer) == (2 * 1_110_347_776, 0, 0)
     assert found.bridge == 4 * (2 * 2048) * 4096
     assert teacher_memory(job(bridge_wire="logits"), ONE, 2).loss == 2 * 2048 * 50304 * 2
+
+
+def test_a_new_loss_on_logits_needs_the_memory_of_vanilla(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COSTS, "total-variation", LossCost(on_logits=True))
+    for wire in ("hidden", "logits", "topk"):
+        new, vanilla = (job(loss=(name,), bridge_wire=wire) for name in ("total-variation", "vanilla"))
+        assert student_memory(new, ONE, 1, **HERE) == student_memory(vanilla, ONE, 1, **HERE)
+        assert teacher_memory(new, ONE, 1) == teacher_memory(vanilla, ONE, 1)
