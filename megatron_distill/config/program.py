@@ -69,11 +69,10 @@ def _in_words(error: OSError) -> str:
 
 def _open_streams() -> None:
     """Make the standard streams usable: closed ones go nowhere, and names that a terminal cannot show are escaped."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # The lowest free number is taken, which is this one: no file of the program gets it.
-            file = os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, os.fdopen(file if file == number else os.dup2(file, number), mode))
+            # The lowest free number is taken: where the stream is closed, no file of the program gets its number.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

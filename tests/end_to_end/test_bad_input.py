@@ -258,7 +258,7 @@ UNTAUGHT = [  # flags of a run with --load, ranks, what the sentence must hold
         1,
         ["--lm-weight and every weight of --loss are 0"],
     ),
-    ([*COLOCATED, *VANILLA, "--scale-momentum", "1"], 1, ["--scale-momentum 1 must be below 1"]),
+    ([*COLOCATED, *VANILLA, "--scale-momentum", "1"], 1, ["--scale-momentum 1 must be at least 0 and below 1"]),
     (
         [*SEPARATE, "--loss", "minilm:relation_heads=1", "--tensor-model-parallel-size", "2"],
         3,
