@@ -59,7 +59,7 @@ def pretrain(arguments: list[str]) -> int:
         return 0
     if plan.finished and job_place().size == 1:
         return _report_finished(plan)
-    if _is_first():
+    if job_place().rank == 0:
         for note in notes(plan):
             say(NAME, note)
     return train(plan)
