@@ -20,6 +20,7 @@ from megatron_distill.data.whole_file import write_whole
 from megatron_distill.parallel import device
 from megatron_distill.parallel.worlds import FailedTogether, World, first_failure
 
+from .metrics_lines import cut_after
 from .plan import RunPlan
 from .provenance import commit, versions
 from .state import StepResult, TrainState
@@ -59,7 +60,9 @@ class Metrics:
 
         plan = self.plan
         self.run.mkdir(parents=True, exist_ok=True)
-        _cut_after(self.run / "metrics.jsonl", plan.start if plan.resume_from else -1, self.validated_at)
+        begins_at = plan.start if plan.resume_from else -1
+        if damaged := cut_after(self.run / "metrics.jsonl", begins_at, self.validated_at):
+            self.say(damaged)
         self.lines = (self.run / "metrics.jsonl").open("a")
         # TensorBoard purges this step too, so the first one to come; of a run that starts anew, everything.
         purge = plan.start + 1 if plan.resume_from else 0
@@ -297,28 +300,6 @@ def _bottleneck(waited: float) -> str:
 def _backend(student: Student) -> str:
     layers = student.model.decoder.layers
     return layers[0].attention.backend if len(layers) else "none"
-
-
-def _cut_after(path: Path, iteration: int, validated_at: int | None) -> None:
-    """Drop lines of steps that a crash made the run forget, and what is no line.
-
-    A checkpoint at a removal is from before it: the removal happens again, and what was said since then as well. So
-    does a validation of its step that the checkpoint does not know.
-    """
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-            at, kind = int(row["iteration"]), row["kind"]
-        except (ValueError, TypeError, KeyError):
-            continue
-        again = kind == "removal" or (kind == "valid" and validated_at != iteration)
-        if at > iteration or (at == iteration and again):
-            break
-        kept.append(line)
-    write_whole(path, "".join(line + "\n" for line in kept))
 
 
 def _wandb(project: str, run: Path, config: dict[str, Any], *, resumes: bool) -> Any:

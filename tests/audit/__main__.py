@@ -23,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", metavar="section", help=f"of {', '.join(SECTIONS)}; all if absent")
     parser.add_argument("--sample", type=int, help="cases of each section; all if absent")
+    parser.add_argument("--subject", default="", help="of corruptions, only subjects that begin so")
     parser.add_argument("--workers", type=int, default=2, help="cases at once")
     parser.add_argument("--json", action="store_true", help="print JSON lines")
     parser.add_argument("--progress", action="store_true", help="print on stderr how far it is, and failures at once")
@@ -34,7 +35,7 @@ def main() -> int:
     folder = flags.folder or (in_memory if in_memory.is_dir() else None)
     failed = False
     with tempfile.TemporaryDirectory(dir=folder) as made:
-        options = Options(Path(made), flags.sample, flags.workers, flags.progress)
+        options = Options(Path(made), flags.sample, flags.workers, flags.subject, flags.progress)
         for name in flags.sections or SECTIONS:
             begun = time.monotonic()
             rows = SECTIONS[name](replace(options, folder=options.folder / name))

@@ -38,6 +38,8 @@ class Options:
     """Cases to take, spread evenly; all if absent."""
     workers: int = 2
     """Cases at once."""
+    subject: str = ""
+    """Begins the subjects to take, of the section that has many; all if empty."""
     progress: bool = False
     """Whether to print on stderr how far a section is, and what failed so far."""
 
