@@ -16,16 +16,21 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from megatron_distill.config.arguments import ArgumentParser
 from megatron_distill.config.environment import job_place
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.limits import COUNT, LONGEST, RANKS, path, whole_number, word
-from megatron_distill.config.program import run_program
+from megatron_distill.config.program import run_program, say
+from megatron_distill.evaluation.recorder import Recorder
 from megatron_distill.evaluation.request import Evaluation
-from megatron_distill.evaluation.results import FILE, Results, known, said, table, write
+from megatron_distill.evaluation.results import Results, said, table
+from megatron_distill.evaluation.score_file import add_scores, check_out, known
 from megatron_distill.evaluation.suites import expand
+
+if TYPE_CHECKING:
+    from megatron_distill.evaluation.subject import Subject
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,28 +49,44 @@ def evaluate(arguments: dict[str, Any]) -> int:
     if not names:
         raise ConfigError("--tasks names no task; docs/evaluation.md has those that there are")
     asked = Evaluation(tasks=tuple(names), **arguments)
-    own_file, key = _where_scores_lie(asked.model)
-    out = out or own_file
-    kept = known(out, key, asked.settings) if keep and out else {}
-    results = Results(str(asked.model), scores={name: kept[name] for name in names if name in kept})
-    if left := tuple(name for name in names if name not in kept):
-        found = _run(replace(asked, tasks=left))
-        if found is None:  # another rank speaks
-            return 0
-        results = replace(found, scores=results.scores | found.scores)
-    elif place.rank:
+    if out is not None:
+        check_out(out)
+    from megatron_distill.evaluation.subject import find_subject  # imports torch
+
+    subject = find_subject(asked)
+    out = out or subject.file
+    if out is not None:
+        check_out(out)
+    recorder = _recorder(asked, subject, out, keep=keep)
+    done = {score.task for score in recorder.results.scores.values()}
+    left = tuple(name for name in names if name not in done)
+    if left and not _run(replace(asked, tasks=left), subject, recorder):
+        return 0  # another rank speaks
+    if not left and place.rank:
         return 0
-    if results.scores:
-        print(table(results))
-    if left and out is not None:
-        write(out, results)
-        print(f"wrote {out}")
-    for line in said(results.failures):
-        print(f"evaluate.py: {line}", file=sys.stderr)
-    return 2 if results.failures else 0
+    return _tell(recorder, out if left else None)
 
 
-def _run(asked: Evaluation) -> Results | None:
+def _recorder(asked: Evaluation, subject: Subject, out: Path | None, *, keep: bool) -> Recorder:
+    """With the scores that are kept, writing to `out` after each task; to what is no file only once, at the end."""
+    settings = {name: asked.settings_of(name, subject.tokenizer) for name in asked.tasks}
+    results = Results(str(asked.model), subject.iteration, subject.weights)
+    if keep and out is not None and out.is_file():
+        results.scores = known(out, subject.name, subject.weights, settings)
+    if out is None:
+        return Recorder(results, settings)
+    whole = out.is_file() or not out.exists()
+
+    def save(found: Results) -> None:
+        over = {score.task for score in found.scores.values()} | found.failures.keys()
+        if whole or over.issuperset(asked.tasks):
+            for line in add_scores(out, subject.name, found):
+                say("evaluate.py", line)
+
+    return Recorder(results, settings, save)
+
+
+def _run(asked: Evaluation, subject: Subject, recorder: Recorder) -> bool:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
     from transformers.utils import logging
@@ -74,17 +95,19 @@ def _run(asked: Evaluation) -> Results | None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # texts longer than the context are expected, and cut
-    return run(asked)
+    return run(asked, subject, recorder)
 
 
-def _where_scores_lie(model: Path) -> tuple[Path | None, str]:
-    """The file for the scores of a run or a checkpoint of it, none for other folders; and the model's name in it."""
-    latest = model / "latest"
-    if latest.is_file():
-        return model / FILE, latest.read_text().strip()
-    if model.parent.name == "checkpoints" and (model.parent.parent / "latest").is_file():
-        return model.parent.parent / FILE, model.name
-    return None, str(model)
+def _tell(recorder: Recorder, wrote: Path | None) -> int:
+    """Print what was found, all of which is on disk by now; returns the exit code."""
+    results = recorder.results
+    for line in said(results.failures):
+        say("evaluate.py", line)
+    if results.scores:
+        print(table(results))
+    if wrote is not None:
+        print(f"wrote {wrote}")
+    return 2 if results.failures else 0
 
 
 def _parser() -> ArgumentParser:

@@ -10,6 +10,8 @@ import torch.distributed as dist
 
 from megatron_distill.models.inference import Inference
 
+from .recorder import CrewFailedError
+
 Result = TypeVar("Result")
 
 
@@ -20,9 +22,19 @@ class Crew:
         self.model = model
 
     def call(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        """`work(model, *arguments)` on every rank; what it gives the first one. `work` belongs to a module."""
-        self._tell((work, arguments))
-        return work(self.model, *arguments)
+        """`work(model, *arguments)` on every rank; what it gives the first one. `work` belongs to a module.
+
+        Raises:
+            CrewFailedError: the first of several ranks failed. On one rank the work's own errors come through.
+        """
+        alone = dist.get_world_size() == 1
+        try:
+            self._tell((work, arguments))
+            return work(self.model, *arguments)
+        except Exception as error:
+            if alone:
+                raise
+            raise CrewFailedError(f"the first rank failed while others wait for it ({error})") from error
 
     @contextmanager
     def led(self) -> Iterator[bool]:

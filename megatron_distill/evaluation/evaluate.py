@@ -1,4 +1,4 @@
-"""A model and a list of tasks to a set of scores, on all ranks that torchrun started."""
+"""Scores of a model in a list of tasks, on all ranks that torchrun started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 
 from megatron_distill.checkpoint.inference import (
     StoredModel,
-    find_model,
     inference_layout,
     load_for_inference,
     load_tokenizer_of,
@@ -20,8 +19,9 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import check_sequence
 from megatron_distill.parallel.worlds import Role, job_size, open_world
 
+from .recorder import Recorder
 from .request import Evaluation
-from .results import Results
+from .subject import Subject
 from .suites import OTHER, expand
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -29,28 +29,25 @@ _WAIT_MINUTES = 120.0
 """Ranks wait that long for the first one, which may be downloading data."""
 
 
-def evaluate(asked: Evaluation) -> Results | None:
-    """The scores, on the first rank; None on others.
+def evaluate(asked: Evaluation, subject: Subject, recorder: Recorder) -> bool:
+    """Record the scores on the first rank; returns whether this is it.
 
     Raises:
-        ConfigError: no model, no tokenizer for it, or a layout that it does not fit.
+        ConfigError: no tokenizer for the model, or a layout that it does not fit.
     """
     if asked.backend == "hf":
-        return _by_transformers(asked)
-    stored = find_model(asked.model)
+        _by_transformers(asked, recorder)
+        return True
+    stored = subject.stored
+    assert stored is not None
     if asked.seq_length:
         check_sequence(stored.shape, asked.seq_length, f"--seq-length {asked.seq_length}", stored.path)
     layout = inference_layout(stored, job_size(), asked.tensor, asked.pipeline)
     tokenizer = load_tokenizer_of(stored, asked.tokenizer)
-    if len(tokenizer) > stored.shape.padded_vocab_size:
-        raise ConfigError(
-            f"the tokenizer has {len(tokenizer)} tokens, but {stored.path} knows {stored.shape.vocab_size}; "
-            "give the model's own with --tokenizer"
-        )
-    results = Results(str(asked.model), stored.iteration, asked.settings)
+    _check_vocabulary(asked, stored, len(tokenizer))
     with _crew(asked, stored, layout) as crew, crew.led() as leads:
         if not leads:
-            return None
+            return False
         from .harness import HarnessModel
 
         length = min(stored.shape.context_length, asked.seq_length or stored.shape.context_length)
@@ -59,8 +56,18 @@ def evaluate(asked: Evaluation) -> Results | None:
             "perplexity": partial(_perplexity, asked, stored, crew, _first_token(tokenizer)),
             "rouge": partial(_rouge, asked, model),
         }
-        _run_all(asked, results, model, own)
-    return results
+        _run_all(asked, recorder, model, own)
+    return True
+
+
+def _check_vocabulary(asked: Evaluation, stored: StoredModel, tokens: int) -> None:
+    if tokens <= stored.shape.vocab_size:
+        return
+    which = "with --tokenizer is given another model's" if asked.tokenizer else "that it records is another model's"
+    raise ConfigError(
+        f"the tokenizer has {tokens} tokens, but {stored.path} knows {stored.shape.vocab_size}: the one {which}; "
+        "give the one that the model was trained with by --tokenizer"
+    )
 
 
 @contextmanager
@@ -78,16 +85,13 @@ def _crew(asked: Evaluation, stored: StoredModel, layout: Any) -> Iterator[Any]:
             yield Crew(inference)
 
 
-def _run_all(asked: Evaluation, results: Results, model: Any, own: dict[str, Callable[[], dict[str, Any]]]) -> None:
+def _run_all(asked: Evaluation, recorder: Recorder, model: Any, own: dict[str, Callable[[], dict[str, Any]]]) -> None:
     from .run_tasks import run_tasks
 
     names = expand(list(asked.tasks))
-    run_tasks(model, [n for n in names if n not in OTHER], results, data=asked.data, limit=asked.limit)
+    run_tasks(model, [n for n in names if n not in OTHER], recorder, data=asked.data, limit=asked.limit)
     for name in (n for n in names if n in OTHER):
-        try:
-            results.scores |= own[name]()
-        except ConfigError as error:
-            results.failures[name] = str(error)
+        recorder.attempt(name, own[name])
 
 
 def _first_token(tokenizer: Any) -> int | None:
@@ -145,26 +149,14 @@ def _rouge(asked: Evaluation, model: Any) -> dict[str, Any]:
     return dict(rouge.evaluate(examples, answer, asked.seeds))
 
 
-def _by_transformers(asked: Evaluation) -> Results:
+def _by_transformers(asked: Evaluation, recorder: Recorder) -> None:
     """Zero-shot tasks by the harness's own Hugging Face backend, for architectures that we do not read."""
-    from lm_eval.models.huggingface import HFLM
-
     if not (asked.model / "config.json").is_file():
         raise ConfigError(f"--backend hf needs a Hugging Face folder, and {asked.model} has no config.json")
     if job_size() > 1:
         raise ConfigError("--backend hf runs on one rank; start it without torchrun")
     if set(expand(list(asked.tasks))) & set(OTHER):
         raise ConfigError(f"--backend hf runs zero-shot tasks only; leave out {' and '.join(OTHER)}")
-    results = Results(str(asked.model), None, asked.settings)
-    dtype = {"fp32": "float32", "bf16": "bfloat16"}.get(asked.precision, "auto")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = HFLM(
-        pretrained=str(asked.model),
-        tokenizer=str(asked.tokenizer or asked.model),
-        dtype=dtype,
-        device=device,
-        batch_size=16,
-        max_length=asked.seq_length,
-    )
-    _run_all(asked, results, model, {})
-    return results
+    from .transformers_model import open_model
+
+    _run_all(asked, recorder, open_model(asked), {})

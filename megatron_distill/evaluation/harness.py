@@ -13,12 +13,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from megatron_distill.config.error import ConfigError
 from megatron_distill.generation.generate import generate
 from megatron_distill.generation.sampling import Sampling
 from megatron_distill.models.inference import Inference
 
 from .crew import Crew
-from .score import Score, Tokens, score
+from .score import Score, Tokens, check_continuations, score
 
 _NEW_TOKENS = 256
 """That a request to generate gets if it names no number, as in the harness."""
@@ -31,6 +32,7 @@ class HarnessModel(TemplateLM):
         super().__init__()
         self.crew, self.tokenizer = crew, tokenizer
         self.max_length, self.batch_tokens = max_length, batch_tokens
+        self._requests = self._cut = 0
 
     @property
     def eot_token_id(self) -> int:
@@ -75,14 +77,29 @@ class HarnessModel(TemplateLM):
                 encoded.append((before, whole[context + continuation][len(before) :]))
             else:
                 ids = bare[continuation]
-                known = self.prefix_token_id == ids[0]
+                known = ids[:1] == (self.prefix_token_id,)
                 encoded.append((ids[:1], ids[1:]) if known else ((self.prefix_token_id,), ids))
         scores = self._score(encoded)
         for request, found in zip(requests, scores, strict=True):
             self.cache_hook.add_partial("loglikelihood", request.args, found)
         return scores
 
+    def notes(self) -> list[str]:
+        """What is to be known of the requests since the last call: how many were too long to be scored whole."""
+        cut, requests, self._cut, self._requests = self._cut, self._requests, 0, 0
+        return (
+            [
+                f"{cut:,} of {requests:,} continuations are longer than {self.max_length:,} tokens, the last of which "
+                "were scored"
+            ]
+            if cut
+            else []
+        )
+
     def _score(self, pairs: list[tuple[Tokens, Tokens]]) -> list[Score]:
+        check_continuations(continuation for _, continuation in pairs)
+        self._requests += len(pairs)
+        self._cut += sum(len(continuation) > self.max_length for _, continuation in pairs)
         return self.crew.call(score, pairs, self.max_length, self.batch_tokens)
 
     def _loglikelihood_tokens(self, requests: list[Any], **ignored: Any) -> list[Score]:
@@ -115,6 +132,8 @@ class HarnessModel(TemplateLM):
             settings = dict(requests[numbers[0]].args[1])
             count = int(settings.get("max_gen_toks") or settings.get("max_new_tokens") or _NEW_TOKENS)
             room = self.max_length - count
+            if room < 1:
+                raise ConfigError(f"it asks for {count} new tokens, and the model has {self.max_length} positions")
             prompts = [encoded[requests[n].args[0]][-room:] for n in numbers]
             texts = self.generate(prompts, _sampling(settings), count, numbers)
             for number, text in zip(numbers, texts, strict=True):

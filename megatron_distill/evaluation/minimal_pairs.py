@@ -62,9 +62,10 @@ SUPPLEMENT = ("hypernym", "qa_congruence_easy", "qa_congruence_tricky", "subject
 
 def pair_task(name: str) -> dict[str, Any]:
     """The harness's configuration of `blimp_X` or `blimp_supplement_X`."""
+    from .items import file_of
     from .task_data import load
 
-    file = name.removeprefix("blimp_").removeprefix("supplement_")
+    file = file_of(name)
     # The original has every pair in its one split, which is called train.
     hub = {} if "supplement" in name else {"hub": "nyu-mll/blimp", "config": file, "split": "train"}
     return {

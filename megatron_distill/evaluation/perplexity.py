@@ -106,8 +106,11 @@ def perplexity(
     """Scores "perplexity" and "bits_per_byte" of a stream; `call` is `Crew.call`.
 
     Raises:
-        ConfigError: less text than a window, or tokens that the model does not know.
+        ConfigError: less text than a window, a window in which nothing is predicted, or tokens that the model does not
+            know.
     """
+    if seq_length < 2:
+        raise ConfigError(f"windows of {seq_length} token predict nothing; give --seq-length 2 or more")
     count = min(len(stream.tokens), max_tokens or len(stream.tokens)) // seq_length
     if count < 1:
         raise ConfigError(
@@ -128,9 +131,10 @@ def perplexity(
     error = float(losses.std(ddof=1) / math.sqrt(count)) if count > 1 else None
     per_byte = len(stream.tokens) / max(stream.num_bytes, 1) / math.log(2)
     predicted = count * (seq_length - 1)
+    value = float(np.exp(loss))  # of a model that has diverged infinity, where math.exp would raise
     size = {"loss": loss, "tokens_per_byte": len(stream.tokens) / max(stream.num_bytes, 1)}
     return {
-        "perplexity": Score("ppl", math.exp(loss), error and error * math.exp(loss), predicted, size),
+        "perplexity": Score("ppl", value, error and error * value, predicted, size),
         "bits_per_byte": Score("bits", loss * per_byte, error and error * per_byte, predicted, size),
     }
 

@@ -1,20 +1,16 @@
-"""What an evaluation found: a table for people, a file for the report."""
+"""What an evaluation found, and as a table for people; `score_file.py` keeps it."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .suites import AVERAGES
 
-FORMAT = 1
-FILE = "evaluation.json"
-"""In a run's folder; one entry for each checkpoint that was evaluated."""
+_OF_ALL = ("limit", "precision", "backend", "seq_length", "tokenizer")
+"""Settings that all scores of a mean must share."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,11 @@ class Score:
     all: dict[str, float] = field(default_factory=dict)
     """The other metrics too."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """What it was asked with, in a file of scores (`Evaluation.settings`)."""
+    """What it was asked with, contents of files included (`Evaluation.settings_of`)."""
+    task: str = ""
+    """The task that gave it, if that has another name: `perplexity` gives `bits_per_byte` too."""
+    note: str = ""
+    """What a reader must know, such as requests that did not fit."""
 
 
 @dataclass
@@ -38,23 +38,40 @@ class Results:
     model: str
     iteration: int | None = None
     """Optimizer steps; None for a Hugging Face folder."""
-    settings: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    """Fingerprint of the weights that were read; None in old files of scores."""
     scores: dict[str, Score] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     """Tasks that did not run, and why."""
 
+    def take(self, task: str, scores: dict[str, Score], settings: dict[str, Any]) -> None:
+        """Add what a task gave."""
+        self.scores |= {name: replace(score, settings=settings, task=task) for name, score in scores.items()}
+
     def averages(self) -> dict[str, Score]:
-        """Those means of which every task is there; their tasks' errors are independent."""
+        """Those means of which every task is there, taken with the same settings; the tasks' errors are independent."""
         found = {}
         for name, members in AVERAGES.items():
-            if all(member in self.scores for member in members):
-                parts = [self.scores[member] for member in members]
+            parts = [self.scores[member] for member in members if member in self.scores]
+            if len(parts) == len(members) and all(_alike(parts[0], part) for part in parts):
                 errors = [part.stderr for part in parts]
                 known = [error for error in errors if error is not None]
                 stderr = math.hypot(*known) / len(parts) if len(known) == len(parts) else None
                 value = math.fsum(part.value for part in parts) / len(parts)
                 found[name] = Score("mean", value, stderr, sum(part.items for part in parts))
         return found
+
+
+def _alike(one: Score, other: Score) -> bool:
+    """Whether two scores may be in one mean."""
+    return all(without_paths(one.settings.get(key)) == without_paths(other.settings.get(key)) for key in _OF_ALL)
+
+
+def without_paths(settings: Any) -> Any:
+    """Settings without what does not change a score: where a file lies, of which the content is known."""
+    if not isinstance(settings, dict):
+        return settings
+    return {key: without_paths(value) for key, value in settings.items() if key != "path"}
 
 
 def table(results: Results) -> str:
@@ -68,7 +85,8 @@ def table(results: Results) -> str:
         + "  ".join(f"{text:>{width}}" for text, width in zip(row[2:], widths[2:], strict=True))
         for row in rows
     ]
-    return "\n".join(line.rstrip() for line in lines)
+    notes = (f"{name}: {score.note}" for name, score in shown.items() if score.note)
+    return "\n".join([*(line.rstrip() for line in lines), *notes])
 
 
 def _mean_is_there(results: Results, name: str) -> bool:
@@ -81,40 +99,6 @@ def _row(name: str, score: Score) -> tuple[str, str, str, str, str]:
     digits, factor = (1, 100) if share else (3, 1)
     error = "" if score.stderr is None else f"{factor * score.stderr:.{digits}f}"
     return name, score.metric, f"{factor * score.value:.{digits}f}", error, f"{score.items:,}"
-
-
-def write(path: Path, results: Results) -> None:
-    """Add `results` to the file: tasks that were evaluated before on the same checkpoint keep their scores."""
-    content = _read(path)
-    key = results.model if results.iteration is None else f"iter_{results.iteration:07d}"
-    before = content["models"].get(key, {"scores": {}})
-    taken = {name: dataclasses.replace(score, settings=results.settings) for name, score in results.scores.items()}
-    scores = before["scores"] | {name: dataclasses.asdict(score) for name, score in taken.items()}
-    merged = dataclasses.replace(results, scores={name: Score(**score) for name, score in scores.items()})
-    content["models"][key] = {
-        "model": results.model,
-        "iteration": results.iteration,
-        "scores": scores,
-        "averages": {name: dataclasses.asdict(score) for name, score in merged.averages().items()},
-        "failures": results.failures,
-    }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1))
-    partial.replace(path)
-
-
-def known(path: Path, key: str, settings: dict[str, Any]) -> dict[str, Score]:
-    """The scores in the file that the model, or the checkpoint of a run, got with the same settings."""
-    scores = _read(path)["models"].get(key, {"scores": {}})["scores"]
-    return {name: Score(**score) for name, score in scores.items() if score.get("settings") == settings}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-        return content if content.get("format") == FORMAT else {"format": FORMAT, "models": {}}
-    except (FileNotFoundError, ValueError, AttributeError):
-        return {"format": FORMAT, "models": {}}
 
 
 def said(failures: dict[str, str]) -> Iterable[str]:

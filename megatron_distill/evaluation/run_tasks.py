@@ -1,14 +1,17 @@
-"""Tasks through lm-evaluation-harness, each for itself: one that cannot run does not keep the others from it."""
+"""Tasks through lm-evaluation-harness, by their names."""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import logging
 import os
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lm_eval
 from lm_eval.api.model import LM
@@ -16,8 +19,10 @@ from lm_eval.tasks import TaskManager
 
 from megatron_distill.config.error import ConfigError
 
+from .items import file_of
 from .minimal_pairs import pair_task
-from .results import Results, Score
+from .recorder import Recorder
+from .results import Score
 from .suites import PAPER, figure_of
 
 _TASK_FILES = Path(__file__).parent / "tasks"
@@ -28,27 +33,20 @@ _SEED = 1234
 
 
 def run_tasks(
-    model: LM, names: list[str], results: Results, *, data: Path | None = None, limit: int | None = None
+    model: LM, names: list[str], recorder: Recorder, *, data: Path | None = None, limit: int | None = None
 ) -> None:
-    """Add the score of each task, or what keeps it from running, to `results`.
+    """Record the score of each task, or what keeps it from running.
 
     `data` is a folder of local files, `limit` the number of items of each task.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     for name in names:
-        try:
-            results.scores[name] = _run(model, name, data, limit)
-        except ConfigError as error:
-            results.failures[name] = str(error)
-        except (RuntimeError, OSError):
-            raise  # of the model's ranks, whose others wait for this one
-        except Exception as error:  # an item without a field, a name that the harness does not know
-            text = str(error).strip().splitlines() or [""]
-            results.failures[name] = f"it cannot be run ({type(error).__name__}: {text[0]})"
+        recorder.attempt(name, partial(_run, model, name, data, limit))
 
 
-def _run(model: LM, name: str, data: Path | None, limit: int | None) -> Score:
+def _run(model: LM, name: str, data: Path | None, limit: int | None) -> dict[str, Score]:
     task = _load(name, data)
+    _check_labels(task, limit)
     task.set_fewshot_seed(_SEED)
     # It would fork a process for each core to draw samples, out of one that has a GPU and a process group.
     os.environ["DISABLE_MULTIPROC"] = "1"
@@ -62,7 +60,30 @@ def _run(model: LM, name: str, data: Path | None, limit: int | None) -> Score:
             bootstrap_iters=_BOOTSTRAP,
             log_samples=False,
         )
-    return _score(found, name, task.task_name)
+    score = _score(found, name, task.task_name)
+    notes = model.notes() if isinstance(model, Noting) else []
+    return {name: replace(score, note="; ".join(notes))}
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A model that has something to say about the requests since it was last asked."""
+
+    def notes(self) -> list[str]:
+        """Sentences, which are then forgotten."""
+
+
+def _check_labels(task: Any, limit: int | None) -> None:
+    """Each item's answer is one of its choices: the harness would take -1 for the last and others for none."""
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return
+    for number, item in enumerate(task.eval_docs, 1):
+        if limit is not None and number > limit:
+            return
+        answer = task.doc_to_text(item) if task.multiple_input else task.doc_to_target(item)
+        count = len(task.doc_to_choice(item))
+        if isinstance(answer, int) and not 0 <= answer < count:
+            raise ConfigError(f"item {number} has the label {answer}, which is none of its {count} choices from 0")
 
 
 def _load(name: str, data: Path | None) -> Any:
@@ -70,11 +91,15 @@ def _load(name: str, data: Path | None) -> Any:
     if name in PAPER:
         manager = TaskManager(include_path=str(_TASK_FILES), include_defaults=False, metadata=where)  # type: ignore[arg-type]
         wanted: Any = PAPER[name].task
-    elif name.startswith("blimp_"):
+    elif file_of(name) is not None:
         manager = TaskManager(include_defaults=False, metadata=where)  # type: ignore[arg-type]
         wanted = pair_task(name)
     else:
         manager, wanted = TaskManager(), name
+        if name not in manager.all_tasks:  # a path would be taken too, and code beside the file would run
+            near = difflib.get_close_matches(name, manager.all_tasks, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"lm-evaluation-harness has no task of this name, and files are not taken{hint}")
     found = manager.load([wanted])["tasks"]
     if len(found) != 1:
         raise ConfigError(f"{name} is {len(found)} tasks of lm-evaluation-harness; name them one by one")

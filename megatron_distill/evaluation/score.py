@@ -6,7 +6,7 @@ continuation gets a copy. And the output matrix is applied where something is as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 
+from megatron_distill.config.error import ConfigError
 from megatron_distill.models.inference import Inference
 
 Tokens = tuple[int, ...]
@@ -24,6 +25,15 @@ _WORTH_SHARING = 16
 """Tokens of context that must be saved before a copy of its cache is cheaper than reading it again."""
 _ROWS_AT_ONCE = 256
 """Rows of logits that exist at a time."""
+
+
+def check_continuations(continuations: Iterable[Sequence[int]]) -> None:
+    """Raise ConfigError if one has no token: the tokenizer has joined its text to the last token of its context."""
+    if not all(continuations):
+        raise ConfigError(
+            "a continuation has no token of its own, since this tokenizer joins it to the end of its context, "
+            "so there is nothing to score"
+        )
 
 
 @dataclass

@@ -13,7 +13,7 @@ from megatron_distill.data.prepare.compressed import Damaged
 from megatron_distill.data.prepare.corpus import BadLine, is_blank, row_of
 from megatron_distill.data.prepare.pieces import Piece, read_blocks
 
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
+from .items import find_items
 
 
 def load(
@@ -28,7 +28,7 @@ def load(
         ConfigError: there are none, a line is not what it should be, or the hub cannot be reached.
     """
     if data:
-        path = _find(Path(data), file)
+        path = find_items(Path(data), file)
         items = _read(path)
         if not items:
             raise ConfigError(f"{path} holds no item")
@@ -45,22 +45,6 @@ def load(
     if not len(found):
         raise ConfigError(f"the split {split} of {hub} is empty")
     return {"validation": found}
-
-
-def _find(folder: Path, file: str) -> Path:
-    """The file of that name, or the archive of BLiMP that has it."""
-    if not folder.is_dir():
-        raise ConfigError(f"--data {folder} is no folder")
-    for pattern in ("", "*/", "*/*/"):
-        for suffix in _SUFFIXES:
-            found = sorted(folder.glob(f"{pattern}{file}{suffix}"))
-            if found:
-                return found[0]
-    for archive in sorted([*folder.glob("BLiMP.zip"), *folder.glob("*/BLiMP.zip")]):
-        with zipfile.ZipFile(archive) as opened:
-            if f"data/{file}.jsonl" in opened.namelist():
-                return archive / f"data/{file}.jsonl"
-    raise ConfigError(f"neither {folder} nor a folder in it has {file}.jsonl or {file}.jsonl.gz")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
-from megatron_distill.evaluation.results import Results, Score, known, table, write
+from megatron_distill.evaluation.results import Results, Score, table
 from megatron_distill.evaluation.suites import PAPER
 
 
@@ -46,28 +45,14 @@ def test_table() -> None:
     ]
 
 
-def test_what_was_evaluated_before_stays(tmp_path: Path) -> None:
-    path = tmp_path / "evaluation.json"
-    first, second, other = scored(), scored(), scored()
-    first.scores.pop("sst2")
-    second.scores = {"sst2": second.scores["sst2"]}
-    other.iteration = 9
-    for results in (first, second, other):
-        write(path, results)
-    models = json.loads(path.read_text())["models"]
-    assert set(models) == {"iter_0000007", "iter_0000009"}
-    assert set(models["iter_0000007"]["scores"]) == set(PAPER)
-    assert models["iter_0000007"]["averages"]["paper13"]["value"] == pytest.approx(0.5)
+def test_a_mean_is_over_scores_that_were_taken_alike() -> None:
+    found = scored()
+    found.scores["piqa"] = replace(found.scores["piqa"], settings={"limit": 5})
+    assert set(found.averages()) == set()
+    found.take("piqa", {"piqa": found.scores["piqa"]}, {"data": {"sha256": "of its own file"}})
+    assert set(found.averages()) == {"paper13", "paper12", "eight"}
 
 
-def test_a_score_is_known_with_its_settings(tmp_path: Path) -> None:
-    path = tmp_path / "evaluation.json"
-    assert known(path, "iter_0000007", {"limit": 5}) == {}
-    first, second = scored(), scored()
-    first.settings, second.settings = {"limit": 5}, {"limit": None}
-    second.scores = {"piqa": second.scores["piqa"]}
-    write(path, first)
-    write(path, second)
-    assert set(known(path, "iter_0000007", {"limit": 5})) == set(PAPER) - {"piqa"}
-    assert set(known(path, "iter_0000007", {"limit": None})) == {"piqa"}
-    assert known(path, "iter_0000009", {"limit": 5}) == {}
+def test_a_note_stands_under_the_table() -> None:
+    found = Results("run", scores={"piqa": Score("acc_norm", 0.5, None, 9, note="2 of 18 are cut")})
+    assert table(found).splitlines()[-1] == "piqa: 2 of 18 are cut"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from lm_eval.api.model import LM
 
+from megatron_distill.evaluation.recorder import Recorder
 from megatron_distill.evaluation.results import Results
 from megatron_distill.evaluation.run_tasks import _load, run_tasks
 from megatron_distill.evaluation.suites import AVERAGES, PAPER, expand
@@ -72,7 +73,7 @@ def test_a_model_that_knows_everything_is_always_right(data: Path) -> None:
     results = Results("oracle")
     # Sure of what is right, the more so the longer it is, so that no normalisation matters.
     model = Answering(lambda c, t: -0.001 * len(t) if (c, t) in right else -50.0 * len(t))
-    run_tasks(model, expand(["paper13"]), results, data=data)
+    run_tasks(model, expand(["paper13"]), Recorder(results), data=data)
     assert results.failures == {}
     assert {name: score.value for name, score in results.scores.items()} == dict.fromkeys(PAPER, 1.0)
     assert {name: score.items for name, score in results.scores.items()} == {n: len(i) for n, i in ITEMS.items()}
@@ -81,7 +82,7 @@ def test_a_model_that_knows_everything_is_always_right(data: Path) -> None:
     )
     wrong = Results("fool")
     fool = Answering(lambda c, t: -0.001 * len(t) if (c, t) not in right else -50.0 * len(t))
-    run_tasks(fool, expand(["paper13"]), wrong, data=data)
+    run_tasks(fool, expand(["paper13"]), Recorder(wrong), data=data)
     assert {name: score.value for name, score in wrong.scores.items()} == dict.fromkeys(PAPER, 0.0)
 
 
@@ -92,7 +93,7 @@ def test_a_model_that_knows_everything_is_always_right(data: Path) -> None:
 def test_characters_count_where_the_papers_say_so(name: str, normalised: bool, data: Path) -> None:
     """By the sum the shorter answer wins, by the character the longer one."""
     results = Results("long-winded")
-    run_tasks(Answering(lambda c, t: -1.0 - 0.01 * len(t)), [name], results, data=data)
+    run_tasks(Answering(lambda c, t: -1.0 - 0.01 * len(t)), [name], Recorder(results), data=data)
     task = _load(name, data)
     longest = [max(pairs(task, n), key=lambda p: len(p[1])) in right_ones(task) for n in range(len(ITEMS[name]))]
     shortest = [min(pairs(task, n), key=lambda p: len(p[1])) in right_ones(task) for n in range(len(ITEMS[name]))]
@@ -111,7 +112,7 @@ def test_pmi_takes_off_what_is_likely_anyway(data: Path) -> None:
         ("Answer:", " glass"): -9.5,
     }
     results = Results("salty")
-    run_tasks(Answering(lambda c, t: known[c, t]), ["arc_challenge"], results, data=data)
+    run_tasks(Answering(lambda c, t: known[c, t]), ["arc_challenge"], Recorder(results), data=data)
     score = results.scores["arc_challenge"]
     assert score.metric == "acc_pmi"
     # differences 3, -0.5, 0.5: honey, which is right. Quotients 0.57, 1.33, 0.95: salt. Sums: salt.
@@ -124,7 +125,7 @@ def test_f1_is_of_the_answer_yes(tmp_path: Path) -> None:
     results = Results("half")
     said_yes = {"0", "1", "3"}
     model = Answering(lambda c, t: float((c.split()[2] in said_yes) == (t == " yes")))
-    run_tasks(model, ["mrpc"], results, data=tmp_path)
+    run_tasks(model, ["mrpc"], Recorder(results), data=tmp_path)
     assert results.scores["mrpc"].value == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     assert results.scores["mrpc"].all["acc"] == pytest.approx(3 / 5)
     assert results.scores["mrpc"].stderr is not None
@@ -137,7 +138,7 @@ def test_pairs_of_sentences(tmp_path: Path) -> None:
     names = ["blimp_anaphor_gender_agreement", "blimp_anaphor_number_agreement", "blimp_supplement_hypernym"]
     results = Results("grammarian")
     model = Answering(lambda c, t: float((c, t[:3], "herself" in t) == ("", "Ann", True) and " 3 " not in t))
-    run_tasks(model, names, results, data=tmp_path)
+    run_tasks(model, names, Recorder(results), data=tmp_path)
     assert results.failures == {}
     # A tie is for the first one, which is the good one.
     assert [results.scores[name].value for name in names] == [1.0] * 3
@@ -149,7 +150,7 @@ def test_standard_errors(tmp_path: Path) -> None:
     lines = [json.dumps(ITEMS["piqa"][0] | {"label": n % 4 == 0 and 1 or 0}) for n in range(40)]
     (tmp_path / "piqa_validation.jsonl").write_text("\n".join(lines))
     results = Results("second")
-    run_tasks(Answering(lambda c, t: float("fan" in t)), ["piqa"], results, data=tmp_path)
+    run_tasks(Answering(lambda c, t: float("fan" in t)), ["piqa"], Recorder(results), data=tmp_path)
     score = results.scores["piqa"]
     assert (score.value, score.items) == (0.25, 40)
     assert score.stderr == pytest.approx(math.sqrt(0.25 * 0.75 / 39))
@@ -180,7 +181,7 @@ def test_what_is_wrong_with_the_data_keeps_no_other_task_from_running(data: Path
         path.unlink()
     (folder / "cb_validation.jsonl").write_text('{"premise": "x", "label": 1}\n')
     results = Results("any")
-    run_tasks(Answering(lambda c, t: 0.0), expand(["paper13"]), results, data=folder)
+    run_tasks(Answering(lambda c, t: 0.0), expand(["paper13"]), Recorder(results), data=folder)
     failed = results.failures
     assert set(failed) == {"piqa", "hellaswag", "boolq", "rte", "cb"}
     assert "has piqa_validation.jsonl" in failed["piqa"]
