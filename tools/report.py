@@ -14,6 +14,7 @@ from pathlib import Path
 
 from megatron_distill.config.arguments import ArgumentParser
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.escape import for_terminal
 from megatron_distill.config.limits import path
 from megatron_distill.config.program import run_program
 from megatron_distill.report.markdown import write_markdown
@@ -49,7 +50,7 @@ def report(words: list[str] | None) -> int:
 def compare_three(given: dict[str, Path], output: Path) -> str:
     """Base, compressed and from scratch; what to print."""
     text = write_summary(output, {role: read_run(folder) for role, folder in given.items()})
-    return f"\n{text}\n\nreport: {output / 'report.html'}"
+    return f"\n{text}\n\nreport: {for_terminal(str(output / 'report.html'))}"
 
 
 def rebuild(folders: list[Path], output: Path) -> str:
@@ -62,7 +63,8 @@ def rebuild(folders: list[Path], output: Path) -> str:
     verdicts = [f"{finding.verdict}: {finding.claim}" for finding in report.findings if finding.checks]
     left_out = [f"left out: {reason}" for reason in report.left_out]
     counts = f"{len(report.runs)} runs in the tables, {len(report.others)} others"
-    return "\n".join([*left_out, *verdicts, counts, f"report: {output / 'report.html'}"])
+    lines = [*left_out, *verdicts, counts, f"report: {output / 'report.html'}"]
+    return "\n".join(map(for_terminal, lines))
 
 
 if __name__ == "__main__":

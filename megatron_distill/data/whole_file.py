@@ -61,9 +61,9 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a text in UTF-8, or bytes, as `written_whole` does."""
+    """Write bytes, or a text in UTF-8, as `written_whole` does; what is no UTF-8 in the name of a file is escaped."""
     with written_whole(path) as file:
-        file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
+        file.write(content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
 
 
 def check_writable(path: Path) -> None:

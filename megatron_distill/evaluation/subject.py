@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_distill.checkpoint import tokenizer_files
 from megatron_distill.checkpoint.inference import StoredModel, find_model
-from megatron_distill.checkpoint.manifest import read_manifest
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.tokenizer import tokenizer_files as files_of
 
@@ -56,18 +53,11 @@ def find_subject(asked: Evaluation) -> Subject:
     in_run = stored.is_run and checkpoint.parent.name == "checkpoints"
     return Subject(
         name=checkpoint.name if in_run else str(asked.model),
-        weights=weights_of(stored),
+        weights=stored.fingerprint,
         tokenizer=_tokenizer(asked.tokenizer or stored.tokenizer),
         file=checkpoint.parent.parent / FILE if in_run else None,
         stored=stored,
     )
-
-
-def weights_of(stored: StoredModel) -> str:
-    """Fingerprint of a model's weights."""
-    if not stored.is_run:
-        return _folder(stored.folder)
-    return hashlib.sha256(json.dumps(read_manifest(stored.folder).checksums, sort_keys=True).encode()).hexdigest()
 
 
 def _folder(path: Path) -> str:

@@ -70,7 +70,7 @@ def arrange(runs: Sequence[RunRecord]) -> Study:
         except OutsideThePapersError as error:
             outside.append((run, str(error)))
             continue
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError):
             outside.append((run, "its records lack what newer ones hold, or are damaged"))
             continue
         if any(_same(run, m.run) for m in placed.get(found[0].setting, ()) if m.final):
@@ -123,8 +123,18 @@ def seed_of(run: RunRecord) -> int | None:
 
 def finite(value: Any) -> float | None:
     """A number that is one, or None."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+
+
+def perplexity_of(value: Any) -> float | None:
+    """A perplexity that can be one, or None."""
+    found = finite(value)
+    return found if found is not None and found > 0 else None
 
 
 def _labels(run: RunRecord) -> dict[str, str]:
@@ -185,7 +195,7 @@ def _preferred(found: Sequence[Measurement]) -> tuple[Measurement, ...]:
 
 def _measure(run: RunRecord, setting: Setting) -> Iterator[Measurement]:
     last = run.result.get("iterations", run.run.get("total_iters"))
-    yield Measurement(run, setting, True, finite(run.result.get("perplexity")), _scores(run, last))
+    yield Measurement(run, setting, True, perplexity_of(run.result.get("perplexity")), _scores(run, last))
     if setting.layout is None and setting.model in HALF and run.run.get("total_iters"):
         whole = _billions(setting.checkpoint)
         for checkpoint in CHECKPOINTS[1:]:
@@ -203,11 +213,9 @@ def _perplexity_at(run: RunRecord, iteration: int) -> float | None:
     rows = [row for row in run.rows if row.get("kind") == "valid" and row.get("iteration", -1) <= iteration]
     if not rows or rows[-1]["iteration"] < _NEAR * iteration:
         return None
-    return finite(rows[-1].get("perplexity"))
+    return perplexity_of(rows[-1].get("perplexity"))
 
 
 def _scores(run: RunRecord, iteration: int | None) -> dict[str, float]:
-    entry = run.evaluations.get(f"iter_{iteration or 0:07d}", {})
-    found = {**entry.get("scores", {}), **entry.get("averages", {})}
-    values = {name: finite(score.get("value")) for name, score in found.items()}
+    values = {name: finite(value) for name, value in run.scores(iteration or 0).items()}
     return {name: value for name, value in values.items() if value is not None}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from megatron_distill.config.escape import for_markdown
 from megatron_distill.data.whole_file import write_whole
 
 from .drawing import alone
@@ -36,7 +37,7 @@ def _lines(report: PapersReport) -> Iterator[str]:
     yield "# The papers' experiments, from our runs\n"
     yield "Published figures: arXiv:2305.14864, versions 1 and 2.\n"
     if text := sentence(report.stand_ins):
-        yield f"**{text}**\n"
+        yield f"**{for_markdown(text)}**\n"
     if report.stand_ins:
         yield from _grid(rows(report.stand_ins))
     yield "\n## What the papers say, and what these runs say\n"
@@ -53,7 +54,7 @@ def _lines(report: PapersReport) -> Iterator[str]:
         yield from _grid([("run", "perplexity", "why"), *other_rows(report)])
     if report.left_out:
         yield "\n## Left out\n"
-        yield from (f"* {reason}" for reason in report.left_out)
+        yield from (f"* {for_markdown(reason)}" for reason in report.left_out)
 
 
 def other_rows(report: PapersReport) -> list[tuple[str, ...]]:
@@ -118,6 +119,6 @@ def _cell(cell: Cell) -> str:
 
 def _grid(lines: Sequence[Sequence[str]]) -> Iterator[str]:
     for i, line in enumerate(lines):
-        yield "| " + " | ".join(part.replace("|", "\\|").replace("\u00ad", "") for part in line) + " |"
+        yield "| " + " | ".join(for_markdown(part.replace("\u00ad", "")) for part in line) + " |"
         if i == 0:
             yield "|" + "---|" * len(line)

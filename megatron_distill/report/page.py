@@ -58,5 +58,6 @@ def _details(name: str, run: RunRecord) -> str:
 
 def _provenance(runs: dict[str, RunRecord]) -> str:
     run = next(iter(runs.values())).run
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    return f"{run['started']}, {run['device']}, {versions}, commit {run['commit'] or 'unknown'}"
+    versions = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
+    made = [run.get("started"), run.get("device"), versions, f"commit {run.get('commit') or 'unknown'}"]
+    return ", ".join(part for part in made if part)

@@ -127,7 +127,7 @@ def _mean(names: Sequence[str], measurement: Measurement, study: Study) -> float
 
 def _eight_drop(measurement: Measurement, study: Study) -> float:
     before = _of(study, measurement.setting.origin, EIGHT)
-    return 100 * (_percent("eight", measurement, study) - before) / before
+    return 100 * _ratio(_percent("eight", measurement, study) - before, before)
 
 
 def _recorded(key: str, measurement: Measurement, study: Study) -> float:
@@ -166,7 +166,13 @@ def _accelerator_hours(measurement: Measurement, study: Study) -> float:
 
 def _over_teacher_free(amount: Quantity, measurement: Measurement, study: Study) -> float:
     teacher_free = replace(measurement.setting, method="none", weight=1.0, lm_weight=1.0)
-    return amount.read(measurement, study) / _of(study, teacher_free, amount, "no teacher-free run")
+    return _ratio(amount.read(measurement, study), _of(study, teacher_free, amount, "no teacher-free run"))
+
+
+def _ratio(value: float, base: float) -> float:
+    if not base:
+        raise MissingError("what it is compared with is 0")
+    return value / base
 
 
 def _of(study: Study, setting: Setting, quantity: Quantity, missing: str = "no base run") -> float:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.evaluation.results import FILE as EVALUATION
+from megatron_distill.config.json_file import parse_json, read_json
+from megatron_distill.evaluation.score_file import FILE as EVALUATION
+from megatron_distill.evaluation.score_file import FORMAT, ScoreFile, read_scores
+from megatron_distill.evaluation.weights import checkpoint_weights
+
+from .record_files import MetricsLine, ResultFile, RunFile, Values
+
+Content = TypeVar("Content")
+_MOST_TOKENS = 1 << 62
 
 _SIGNS = ("run.json", "result.json", "metrics.jsonl")
 """A folder with one of these is a run's."""
@@ -21,20 +29,38 @@ class RunRecord:
     """One finished run."""
 
     folder: Path
-    result: dict[str, Any]
-    """Parameters, tokens, FLOPs, perplexities, seconds."""
-    run: dict[str, Any]
-    """Configuration, versions, commit, device."""
-    rows: list[dict[str, Any]]
+    result: Values
+    """Parameters, tokens, FLOPs, perplexities, seconds (`record_files.py: ResultFile`)."""
+    run: Values
+    """Configuration, versions, commit, device (`record_files.py: RunFile`)."""
+    rows: list[Values]
     """Lines of metrics.jsonl, oldest first."""
-    evaluations: dict[str, Any] = field(default_factory=dict)
-    """Entries of evaluation.json by checkpoint (`iter_0000100`); empty where no task was evaluated."""
+    damaged_lines: int = 0
+    """Lines of metrics.jsonl that are none, and are left out."""
+    evaluations: ScoreFile = field(default_factory=lambda: ScoreFile(FORMAT, {}))
+
+    def scores(self, iteration: int) -> dict[str, float | None]:
+        """Scores and means, by name, of the weights that the checkpoint of that step has now.
+
+        Where it was removed, those of the last checkpoint of that name.
+        """
+        name = f"iter_{iteration:07d}"
+        try:
+            weights = checkpoint_weights(self.folder / "checkpoints" / name)
+        except ConfigError:
+            weights = None
+        entry = self.evaluations.of(name, weights)
+        return {task: score.value for task, score in (entry.scores | entry.averages).items()} if entry else {}
 
     def series(self, kind: str) -> tuple[list[int], list[float]]:
         """(tokens, loss in nats a token) of the rows of a kind: train or valid."""
-        rows = [r for r in self.rows if r["kind"] == kind and isinstance(r.get("loss"), float)]
-        rows = [r for r in rows if isinstance(r.get("consumed_tokens"), int)]
+        rows = [r for r in self.rows if r["kind"] == kind and _is_point(r)]
         return [r["consumed_tokens"] for r in rows], [r["loss"] for r in rows]
+
+
+def _is_point(row: Values) -> bool:
+    loss, tokens = row.get("loss"), row.get("consumed_tokens")
+    return isinstance(loss, float) and math.isfinite(loss) and isinstance(tokens, int) and abs(tokens) < _MOST_TOKENS
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -45,13 +71,14 @@ def read_run(folder: Path) -> RunRecord:
     """
     if not (folder / "result.json").exists():
         raise ConfigError(f"{folder} holds no finished run (there is no result.json); let it come to its end first")
-    evaluation = folder / EVALUATION
+    rows, damaged = read_rows(folder / "metrics.jsonl")
     return RunRecord(
         folder=folder,
-        result=_read_object(folder / "result.json"),
-        run=_read_object(folder / "run.json"),
-        rows=read_rows(folder / "metrics.jsonl"),
-        evaluations=_read_object(evaluation).get("models", {}) if evaluation.exists() else {},
+        result=_read(folder / "result.json", ResultFile),
+        run=_read(folder / "run.json", RunFile),
+        rows=rows,
+        damaged_lines=damaged,
+        evaluations=_readable(folder / EVALUATION, read_scores),
     )
 
 
@@ -65,8 +92,11 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
     for folder in sorted({found.resolve(): found for given in folders for found in _run_folders(given)}.values()):
         try:
             runs.append(read_run(folder))
-        except (ConfigError, OSError) as error:
+        except ConfigError as error:
             left_out.append(str(error))
+            continue
+        if damaged := runs[-1].damaged_lines:
+            left_out.append(f"{damaged} damaged lines of {folder / 'metrics.jsonl'}; the run is in the report")
     if not runs:
         others = f" ({len(left_out)} not finished or not readable)" if left_out else ""
         raise ConfigError(
@@ -76,17 +106,24 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
     return runs, left_out
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; one that a crash cut in two is left out."""
-    rows = []
-    for line in path.read_text(errors="replace").splitlines():
+def read_rows(path: Path) -> tuple[list[Values], int]:
+    """The lines of a metrics.jsonl, and how many are damaged: one that a crash cut in two, or anything else.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from error
+    rows, damaged = [], 0
+    for line in lines:
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and "kind" in row:
-            rows.append(row)
-    return rows
+            parse_json(line, MetricsLine, path)
+            rows.append(parse_json(line, Values, path))
+        except ConfigError:
+            damaged += 1
+    return rows, damaged
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
@@ -98,12 +135,20 @@ def _run_folders(root: Path) -> Iterator[Path]:
             yield Path(place)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read(path: Path, kind: type) -> Values:
+    """A file's values, after a look at their types."""
+    _readable(path, lambda path: read_json(path, kind))
+    return _readable(path, lambda path: read_json(path, Values))
+
+
+def _readable(path: Path, read: Callable[[Path], Content]) -> Content:
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is damaged"
-        raise ConfigError(f"{path} cannot be read ({reason}); repair it, or leave its run out") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} cannot be read (it is damaged); repair it, or leave its run out")
-    return content
+        return read(path)
+    except FileNotFoundError as error:
+        raise _unreadable(path, error.strerror) from error
+    except ConfigError as error:
+        raise ConfigError(f"{error}; repair it, or leave its run out") from error
+
+
+def _unreadable(path: Path, reason: str | None) -> ConfigError:
+    return ConfigError(f"{path} cannot be read: {reason}; repair it, or leave its run out")

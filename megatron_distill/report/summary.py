@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from megatron_distill.config.error import ConfigError
 from megatron_distill.data.whole_file import write_whole
 
 from .curves import draw_curves
+from .experiments import finite, perplexity_of
 from .page import write_page
 from .records import RunRecord
 
@@ -22,20 +24,36 @@ LABELS = {
 }
 
 
+_NEEDED = ("parameters", "tokens", "flops", "perplexity", "seconds", "tokens_per_s")
+
+
+def check_complete(run: RunRecord) -> None:
+    """Raise ConfigError if a run lacks what is compared: one without a validation has no perplexity."""
+    lacks = [key for key in _NEEDED if finite(run.result.get(key)) is None]
+    lacks += [f"{key} above 0" for key in ("perplexity", "parameters") if key not in lacks and run.result[key] <= 0]
+    if lacks:
+        hint = "; train it with a validation part (--split)" if "perplexity" in lacks else ""
+        raise ConfigError(f"{run.folder / 'result.json'} has no {', '.join(lacks)}, which this report compares{hint}")
+
+
 def summarise(base: RunRecord, compressed: RunRecord, scratch: RunRecord) -> Entries:
     """Parameters, training tokens, true FLOPs and validation perplexity of the four models.
 
     Tokens and FLOPs are those of the model's own run; the truncated and the compressed model also cost the base's.
     """
+    for run in (base, compressed, scratch):
+        check_complete(run)
     keys = ("parameters", "tokens", "flops", "perplexity")
     entries = {name: {k: run.result[k] for k in keys} for name, run in (("base", base), ("compressed", compressed))}
     truncated = {
         "parameters": compressed.result["parameters"],
         "tokens": 0,
         "flops": 0.0,
-        "perplexity": compressed.result["initial_perplexity"],
+        "perplexity": perplexity_of(compressed.result.get("initial_perplexity")),
     }
     ours = {"base": entries["base"], "truncated": truncated, "compressed": entries["compressed"]}
+    if truncated["perplexity"] is None:  # its first validation is missing
+        del ours["truncated"]
     return ours | {"scratch": {k: scratch.result[k] for k in keys}}
 
 
@@ -66,8 +84,8 @@ def write_summary(output: Path, runs: dict[str, RunRecord]) -> str:
     entries = summarise(runs["base"], runs["compressed"], runs["scratch"])
     output.mkdir(parents=True, exist_ok=True)
     write_whole(output / "summary.json", json.dumps(entries, indent=1) + "\n")
-    draw_curves(output / "loss_curves.png", runs, mark=entries["truncated"])
-    write_page(output / "report.html", table_rows(entries), verdict(entries), runs, mark=entries["truncated"])
+    draw_curves(output / "loss_curves.png", runs, mark=entries.get("truncated"))
+    write_page(output / "report.html", table_rows(entries), verdict(entries), runs, mark=entries.get("truncated"))
     return as_text(table_rows(entries)) + "\n\n" + verdict(entries)
 
 
