@@ -191,3 +191,30 @@ def test_what_is_wrong_with_the_data_keeps_no_other_task_from_running(data: Path
     assert "hypothesis" in failed["cb"]
     assert set(results.scores) == set(PAPER) - set(failed)
     assert "paper13" not in results.averages()
+
+
+def test_a_file_is_no_task_and_its_code_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker, names = tmp_path / "ran", []
+    (tmp_path / "code.py").write_text(f"open({str(marker)!r}, 'w')\ndef items(x): return x\n")
+    for name in ("evil.yaml", "evil"):
+        (tmp_path / name).write_text("task: evil\ndataset_path: json\nprocess_docs: !function code.items\n")
+        names += [str(tmp_path / name), name]
+    monkeypatch.chdir(tmp_path)
+    results = Results("any")
+    run_tasks(Answering(lambda c, t: 0.0), [*names, str(tmp_path), "."], Recorder(results))
+    assert set(results.failures) == {*names, str(tmp_path), "."} and not results.scores
+    assert all("has no task of this name, and files are not taken" in why for why in results.failures.values())
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(("name", "field"), [("piqa", "label"), ("sst2", "label"), ("copa", "label")])
+def test_a_label_that_is_no_choice_is_refused(name: str, field: str, tmp_path: Path) -> None:
+    """As in the published test sets, whose labels are -1: the harness would score the last choice."""
+    for label in (-1, 2):
+        items = [ITEMS[name][0], ITEMS[name][0] | {field: label}]
+        (tmp_path / f"{name}_validation.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+        results = Results("any")
+        run_tasks(Answering(lambda c, t: 0.0), [name], Recorder(results), data=tmp_path)
+        assert results.failures == {name: f"item 2 has the label {label}, which is none of its 2 choices from 0"}
+        run_tasks(Answering(lambda c, t: 0.0), [name], Recorder(results), data=tmp_path, limit=1)
+        assert results.scores[name].items == 1

@@ -117,7 +117,7 @@ def test_runs_are_in_tables_or_named_with_a_reason(papers_report: PapersReport) 
     assert len(papers_report.runs) == 8 + 1 + 4 + 1 + 2 + 1
     assert [(run.folder.name, why) for run, why in papers_report.others] == [("unlabelled <b>", "no --label")]
     damaged, going = papers_report.left_out
-    assert "damaged/result.json cannot be read" in damaged and "going holds no finished run" in going
+    assert "damaged/result.json is damaged" in damaged and "going holds no finished run" in going
 
 
 def test_some_tasks_have_a_mean_on_both_sides(tmp_path: Path) -> None:
