@@ -7,9 +7,10 @@ import difflib
 import io
 import logging
 import os
+import re
 import warnings
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,6 +29,8 @@ from .suites import PAPER, figure_of
 _TASK_FILES = Path(__file__).parent / "tasks"
 _BOOTSTRAP = 200
 """Draws for the standard error of a figure that is not a mean, which they give to 5 %."""
+_NAME = r"(?!.*\.ya?ml$)[\w()+-]+(\.[\w()+-]+)*"
+"""Of a task of the harness; no path."""
 _SEED = 1234
 """The harness's own, for tasks that show examples; ours show none."""
 
@@ -86,6 +89,12 @@ def _check_labels(task: Any, limit: int | None) -> None:
             raise ConfigError(f"item {number} has the label {answer}, which is none of its {count} choices from 0")
 
 
+@cache
+def _all_of_the_harness() -> TaskManager:
+    """Its index of over ten thousand tasks, which takes seconds to read."""
+    return TaskManager()
+
+
 def _load(name: str, data: Path | None) -> Any:
     where = {"data": str(data)} if data else {}
     if name in PAPER:
@@ -95,7 +104,9 @@ def _load(name: str, data: Path | None) -> Any:
         manager = TaskManager(include_defaults=False, metadata=where)  # type: ignore[arg-type]
         wanted = pair_task(name)
     else:
-        manager, wanted = TaskManager(), name
+        if not re.fullmatch(_NAME, name):  # quickly, and before any file is looked at
+            raise ConfigError("lm-evaluation-harness has no task of this name, and files are not taken")
+        manager, wanted = _all_of_the_harness(), name
         if name not in manager.all_tasks:  # a path would be taken too, and code beside the file would run
             near = difflib.get_close_matches(name, manager.all_tasks, 1)
             hint = f"; did you mean {near[0]}?" if near else ""

@@ -198,11 +198,11 @@ def test_a_file_is_no_task_and_its_code_does_not_run(tmp_path: Path, monkeypatch
     (tmp_path / "code.py").write_text(f"open({str(marker)!r}, 'w')\ndef items(x): return x\n")
     for name in ("evil.yaml", "evil"):
         (tmp_path / name).write_text("task: evil\ndataset_path: json\nprocess_docs: !function code.items\n")
-        names += [str(tmp_path / name), name]
+        names.append(str(tmp_path / name))
     monkeypatch.chdir(tmp_path)
     results = Results("any")
-    run_tasks(Answering(lambda c, t: 0.0), [*names, str(tmp_path), "."], Recorder(results))
-    assert set(results.failures) == {*names, str(tmp_path), "."} and not results.scores
+    run_tasks(Answering(lambda c, t: 0.0), [*names, "evil.yaml", str(tmp_path), "."], Recorder(results))
+    assert set(results.failures) == {*names, "evil.yaml", str(tmp_path), "."} and not results.scores
     assert all("has no task of this name, and files are not taken" in why for why in results.failures.values())
     assert not marker.exists()
 
