@@ -17,6 +17,7 @@ from megatron_distill.config.arguments import ArgumentParser
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.limits import path
 from megatron_distill.config.program import run_program
+from megatron_distill.data.prepare.corpus import BadLine, row_of
 from megatron_distill.data.whole_file import written_whole
 
 LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "lib2to3", "encodings", "__pycache__"}
@@ -32,6 +33,7 @@ def gather_text(words: list[str] | None) -> int:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=path, required=True, help="JSON lines to write")
     arguments = parser.parse(words)
+    _check_replaceable(arguments.output)
     documents = list(gather(Path(sysconfig.get_path("stdlib"))))
     if not documents:
         raise ConfigError("this Python carries no sources of its standard library")
@@ -43,6 +45,17 @@ def gather_text(words: list[str] | None) -> int:
             size += file.write(json.dumps({"text": text, "source": source}).encode() + b"\n")
     print(f"{len(documents):,} documents, {size / 1e6:.1f} MB in {arguments.output}")
     return 0
+
+
+def _check_replaceable(output: Path) -> None:
+    """Nothing, if the output is new or text that was gathered before. ConfigError if it is something else."""
+    if output.is_file() and output.stat().st_size:
+        with output.open("rb") as file:
+            first = file.readline()
+        try:
+            row_of(first)["source"]
+        except (BadLine, KeyError) as error:
+            raise ConfigError(f"--output {output} is there and no gathered text; give another, or remove it") from error
 
 
 def gather(library: Path) -> Iterator[tuple[str, str]]:

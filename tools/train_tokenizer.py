@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import BinaryIO
 
 from megatron_distill.config.arguments import ArgumentParser
@@ -15,6 +16,7 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.limits import path, path_text, whole_number, word
 from megatron_distill.config.program import run_program
 from megatron_distill.data.prepare.corpus import expand, read_documents
+from megatron_distill.data.tokenizer import load_tokenizer
 from megatron_distill.data.whole_file import written_whole
 
 END = "<|endoftext|>"
@@ -48,6 +50,7 @@ def train_tokenizer(words: list[str] | None) -> int:
     wanted = ".json" if arguments.kind == "bpe" else ".model"
     if arguments.output.suffix != wanted:
         raise ConfigError(f"--output {arguments.output} must end in {wanted} with --kind {arguments.kind}")
+    _check_replaceable(arguments.output)
     sources = expand(arguments.input)
     texts = (text for source in sources for text in read_documents(source, arguments.text_key) if text.strip())
     first = next(texts, None)
@@ -58,6 +61,15 @@ def train_tokenizer(words: list[str] | None) -> int:
         size = train(chain([first], texts), arguments.vocab_size, file)
     print(f"{size:,} tokens in {arguments.output}")
     return 0
+
+
+def _check_replaceable(output: Path) -> None:
+    """Nothing, if the output is new or an older tokenizer. ConfigError if it is something else."""
+    if output.is_file():
+        try:
+            load_tokenizer(output)
+        except ConfigError as error:
+            raise ConfigError(f"--output {output} is there and no tokenizer; give another, or remove it") from error
 
 
 def train_bpe(texts: Iterator[str], vocab_size: int, file: BinaryIO) -> int:

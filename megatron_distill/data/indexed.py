@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,9 +31,13 @@ class IndexedCorpus:
     def __init__(self, prefix: str | Path) -> None:
         self.prefix = str(prefix)
         try:
-            self.files = _csrc.IndexedCorpus(self.prefix)
+            self.files = _csrc.IndexedCorpus(os.fsencode(self.prefix))  # a name may be bytes that are no UTF-8
         except FileNotFoundError as error:
             raise ConfigError(f"{error}; a corpus {self.prefix} is made by tools/preprocess_data.py") from error
+        except UnicodeDecodeError as error:  # what is wrong is told with the name
+            raise ConfigError(
+                f"no corpus {self.prefix!a} can be opened; it is made by tools/preprocess_data.py"
+            ) from error
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.num_tokens: int = self.files.num_tokens

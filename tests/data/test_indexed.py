@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
 
+from megatron_distill.config.error import ConfigError
 from megatron_distill.data.indexed import IndexedCorpus, IndexedWriter, token_dtype
 
 DOCUMENTS = [[5, 6, 7], [], [60000], [], [1, 2, 3, 4, 5, 6, 7, 8, 9]]
@@ -110,3 +112,12 @@ def test_documents_outside_the_corpus_are_index_errors(tmp_path: Path, document:
 def test_an_empty_corpus_has_no_largest_token(tmp_path: Path) -> None:
     corpus = IndexedCorpus(write_ours(tmp_path / "ours", documents=[]))
     assert (corpus.num_tokens, corpus.max_token(), corpus.document_start(0)) == (0, -1, 0)
+
+
+def test_a_name_of_bytes_that_are_no_utf8_is_opened(tmp_path: Path) -> None:
+    prefix = tmp_path / os.fsdecode(b"n\xff")
+    with IndexedWriter(prefix, np.dtype(np.uint16)) as writer:
+        writer.add_document([1, 2, 3])
+    assert IndexedCorpus(prefix).document_tokens(0).tolist() == [1, 2, 3]
+    with pytest.raises(ConfigError, match=r"no corpus '.*other.udcff' can be opened"):
+        IndexedCorpus(tmp_path / os.fsdecode(b"other\xff"))

@@ -28,3 +28,9 @@ def test_its_order_is_not_that_of_the_folders(tmp_path: Path) -> None:
 def test_a_folder_that_does_not_exist_is_said(tmp_path: Path) -> None:
     assert "cannot be written" in refusal("gather_text", "--output", tmp_path / "missing" / "a.jsonl")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_gathered_text_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "mine"}\n')
+    assert "no gathered text; give another" in refusal("gather_text", "--output", tmp_path / "a.jsonl")
+    assert (tmp_path / "a.jsonl").read_text() == '{"text": "mine"}\n'

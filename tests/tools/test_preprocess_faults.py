@@ -93,7 +93,7 @@ def test_the_second_process_is_refused(shards: list[Path], bpe_file: Path, tmp_p
         time.sleep(0.01)
     first.send_signal(signal.SIGSTOP)
     said = refusal("preprocess_data", *flags(shards, bpe_file, tmp_path / "corpus"))
-    assert "another process is writing" in said and "--output-prefix" in said
+    assert f"process {first.pid} of" in said and "is writing" in said and "--output-prefix" in said
     first.send_signal(signal.SIGCONT)
     _, errors = first.communicate(timeout=60)
     assert first.returncode == 0, errors

@@ -69,3 +69,14 @@ def test_sizes_that_cannot_be_are_said(text_file: Path, tmp_path: Path) -> None:
     large = refusal("train_tokenizer", *flags(text_file, "sentencepiece", tmp_path / "a.model", 100_000))
     assert "SentencePiece cannot make 100000 tokens of this text: Vocabulary size too high" in large
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_tokenizer_is_replaced(text_file: Path, bpe_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "config.json"
+    output.write_text('{"hidden_size": 64}')
+    said = refusal("train_tokenizer", *flags(text_file, "bpe", output))
+    assert "config.json is there and no tokenizer; give another, or remove it" in said
+    assert output.read_text() == '{"hidden_size": 64}'
+    output.write_bytes(bpe_file.read_bytes() + b"\n")
+    run_tool("train_tokenizer", *flags(text_file, "bpe", output))
+    assert output.read_bytes() == bpe_file.read_bytes()
