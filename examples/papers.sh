@@ -93,7 +93,8 @@ describe_model() {
     MODEL=(--model "palm-$1${FLAVOUR--paper}")     # FLAVOUR= for no biases and QK-LayerNorm per head
     MICRO=${MICRO_BATCH:-$MICRO}
   else
-    MODEL=(--hidden-size "$width" --num-layers "$layers" --num-attention-heads $((width / 64)))
+    MODEL=(--model "palm-tiny${FLAVOUR-}" --hidden-size "$width" --num-layers "$layers")
+    MODEL+=(--num-attention-heads $((width / 64)))
     MODEL+=(--max-position-embeddings "$LENGTH")
     MICRO=${MICRO_BATCH:-$((BATCH / RANKS > 16 ? 16 : BATCH / RANKS))}
   fi

