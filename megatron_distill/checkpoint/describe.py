@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from megatron_distill.config.json_file import parse_json, read_json
 from megatron_distill.config.model import ModelShape
 
 from .from_hf import Source
 from .manifest import Manifest, find_checkpoint, read_manifest
+from .metadata_file import check_backend, read_metadata_file, read_steps
 from .model_card import PROVENANCE, figures, removed_layers
-from .tokenizer_files import FILES, find_tokenizer
+from .tokenizer_files import FILES, find_tokenizer, tokenizer_path
 from .verify import check_whole
 
 
@@ -20,20 +25,39 @@ def describe(path: Path, *, verify: bool = False) -> str:
     Raises:
         ConfigError: it is none of them, or damaged.
     """
-    if (path / "config.json").is_file() and not (path / "latest").exists():
+    if (path / "config.json").is_file() and not os.path.lexists(path / "latest"):
         return "\n".join(_describe_huggingface(path))
     folder = find_checkpoint(path)
     manifest = read_manifest(folder)
     if verify:
         check_whole(folder)
+        check_backend(folder)
+        read_metadata_file(folder)
+        read_steps(folder)
+        find_tokenizer(folder, manifest)
     return "\n".join(_describe_checkpoint(folder, manifest, verified=verify))
+
+
+@dataclass(frozen=True)
+class _Provenance:
+    """What an export of ours says about its training."""
+
+    layers_kept: list[int] = field(default_factory=list)
+    layers_before: int = 0
+    steps: int = 0
+    tokens: int = 0
+    origin: list[str] = field(default_factory=list)
+
+
+def _in_words(objective: dict[str, Any] | str) -> str:
+    return objective if isinstance(objective, str) and objective else json.dumps(objective or "no teacher")
 
 
 def _describe_checkpoint(folder: Path, manifest: Manifest, *, verified: bool) -> list[str]:
     size, gone = sum(manifest.files.values()), removed_layers(manifest)
     what = "whole" if verified and manifest.checksums else "sizes as written" if manifest.checksums else "no checksums"
-    tokenizer = find_tokenizer(folder, manifest)
-    missing = tokenizer is not None and not Path(tokenizer).exists()
+    tokenizer = tokenizer_path(folder, manifest)
+    missing = tokenizer is not None and not tokenizer.exists()
     frozen = sorted(set(manifest.layers) - set(manifest.trainable_layers))
     return [
         f"{folder}: checkpoint, format {manifest.format}",
@@ -45,13 +69,17 @@ def _describe_checkpoint(folder: Path, manifest: Manifest, *, verified: bool) ->
         *(f"{name}: {value}" for name, value in figures(manifest)[1:]),
         f"started from: {' <- '.join(manifest.origin) or 'random weights'}",
         f"{size / 2**20:,.1f} MiB in {len(manifest.files)} files, {what}",
-        f"tokenizer: {tokenizer or 'not recorded'}{' (which is gone)' if missing else ''}",
+        f"tokenizer: {tokenizer or 'not recorded'}{' (missing)' if missing else ''}",
+        f"fingerprint of the weights: {manifest.fingerprint}",
+        f"fingerprint of the vocabulary: {manifest.tokenizer_fingerprint or 'not recorded'}",
+        f"objective: {_in_words(manifest.objective)}",
+        *(f"data {name}: {value}" for name, value in manifest.sample_order.items()),
     ]
 
 
 def _describe_huggingface(folder: Path) -> list[str]:
     source = Source(folder)
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = read_json(folder / "config.json", dict[str, Any])
     files = [p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin")]
     ours = config.get(PROVENANCE)
     tokenizer = [name for name in FILES if (folder / name).is_file()]
@@ -59,14 +87,14 @@ def _describe_huggingface(folder: Path) -> list[str]:
         f"{folder}: Hugging Face model, {source.family.architecture}, read as {source.shape.family}",
         *_describe_shape(source.shape, source.shape.num_layers, str(source.dtype).removeprefix("torch.")),
     ]
-    if isinstance(ours, dict):
-        kept, before = ours.get("layers_kept", []), ours.get("layers_before", 0)
-        gone = sorted(set(range(before)) - set(kept))
+    if ours is not None:
+        made = parse_json(json.dumps(ours), _Provenance, f"{folder / 'config.json'}: {PROVENANCE}")
+        gone = [i for i in range(min(made.layers_before, 1 << 16)) if i not in made.layers_kept]
         lines += [
-            f"layers kept: {', '.join(map(str, kept))}",
+            f"layers kept: {', '.join(map(str, made.layers_kept))}",
             f"layers removed: {', '.join(map(str, gone)) or 'none'}",
-            f"step {ours.get('steps', 0):,}, {ours.get('tokens', 0):,} tokens seen by megatron_distill",
-            f"started from: {' <- '.join(ours.get('origin', [])) or 'random weights'}",
+            f"step {made.steps:,}, {made.tokens:,} tokens seen by megatron_distill",
+            f"started from: {' <- '.join(made.origin) or 'random weights'}",
         ]
     return [
         *lines,

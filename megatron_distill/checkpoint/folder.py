@@ -5,6 +5,7 @@ RUN/checkpoints/iter_0000100/        manifest.json and megatron-core's files
 RUN/checkpoints/.partial_*           being written or removed, or was when a run died
 RUN/checkpoints/damaged_iter_*       found damaged, and left for a person to look at
 RUN/tokenizer/                       the tokenizer, so that a run can be moved
+RUN/before_1/                        what lay there when a run started anew, whole
 """
 
 from __future__ import annotations
@@ -31,6 +32,46 @@ class Written:
 
     size: int
     checksum: str
+
+
+_OF_A_RUN = (
+    *("evaluation.json", "result.json", "run.json", "flags.txt", "metrics.jsonl", "tensorboard", "wandb_id"),
+    *("tokenizer", "checkpoints"),
+)
+"""What is moved aside when a run starts anew; checkpoints last, as without them nothing is worth keeping."""
+
+
+def move_aside(run: Path, *, keep: Path | None = None) -> Path | None:
+    """Move what an abandoned run left in `run`, checkpoints, scores, metrics and tokenizer, into RUN/before_N.
+
+    Returns that folder, None if there was nothing to keep: no checkpoint, no scores, no result. Then only the copy of
+    the tokenizer is removed. `keep` is not touched, nor what contains it.
+
+    Raises:
+        OSError: something cannot be renamed.
+    """
+    numbers = [int(p.name.removeprefix("before_")) for p in run.glob("before_*") if p.name[7:].isdigit()]
+    aside = run / f"before_{max(numbers, default=0) + 1}"
+    partial = run / ".partial_before"  # of a start that was killed while it moved, perhaps
+    wanted = [run / name for name in _OF_A_RUN if os.path.lexists(run / name)]
+    wanted = [path for path in wanted if keep is None or not keep.absolute().is_relative_to(path.absolute())]
+    scores = [run / name for name in ("evaluation.json", "result.json")]
+    if not partial.exists() and not any(map(os.path.lexists, scores)) and not _has_checkpoints(run):
+        if run / "tokenizer" in wanted and not (run / "tokenizer").is_symlink():
+            shutil.rmtree(run / "tokenizer")
+        return None
+    partial.mkdir(exist_ok=True)
+    for path in wanted:
+        path.rename(partial / path.name)
+    flush(partial)
+    partial.rename(aside)
+    flush(run)
+    return aside
+
+
+def _has_checkpoints(run: Path) -> bool:
+    names = (p.name for p in (run / "checkpoints").glob("*"))
+    return any(not name.startswith(PARTIAL) for name in names)
 
 
 def final_folder(run: Path, iteration: int) -> Path:

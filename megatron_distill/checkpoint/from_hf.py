@@ -16,7 +16,7 @@ from .folder import publish_weights
 from .hf_folder import HFWeights
 from .manifest import Manifest
 from .storage import write_tensors
-from .tokenizer_files import FILES, FOLDER
+from .tokenizer_files import FILES, FOLDER, checksums_of, fingerprint_if_read
 
 _TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float32}
 """What weights become; fp16 is widened, because neither bf16 nor training in fp16 would keep it."""
@@ -108,6 +108,8 @@ def import_model(folder: Path, out: Path) -> Path:
         optimizer="none",
         dtype=str(source.dtype).removeprefix("torch."),
         tokenizer=tokenizer,
+        tokenizer_fingerprint=None if tokenizer is None else fingerprint_if_read(out / tokenizer),
+        tokenizer_checksums=checksums_of(out, tokenizer),
         origin=(str(folder),),
     )
     shapes = {rule.ours: rule.shape for rule in source.rules.values()}

@@ -117,10 +117,14 @@ def load_for_inference(
     from megatron_distill.models.build import BuildOptions, build_decoder
 
     from .native import load_checkpoint
+    from .verify import find_damage_together
 
     options = BuildOptions(dtype=stored.dtype, attention_backend=attention_backend)
     model = build_decoder(stored.shape, stored.layers, layout, options)
     if stored.is_run:
+        damage = find_damage_together(stored.folder)
+        if damage:
+            raise ConfigError(damage)
         load_checkpoint(stored.folder, model, None)
     else:
         _fill(model, _source(stored.folder))
@@ -153,12 +157,14 @@ def load_tokenizer_of(stored: StoredModel, given: Path | None = None) -> Any:
     from transformers import AutoTokenizer
 
     from megatron_distill.data.tokenizer import load_tokenizer
+    from megatron_distill.data.tokenizer import tokenizer_files as tokenizer_files_of
 
     path = given or stored.tokenizer
     if path is None:
         raise ConfigError(f"{stored.path} records no tokenizer; give it with --tokenizer")
     folder = path if path.is_dir() else path.parent
-    if not (folder / "tokenizer_config.json").is_file():
+    stands_for_folder = path.is_dir() or path == tokenizer_files_of(folder)[0]
+    if not stands_for_folder or not (folder / "tokenizer_config.json").is_file():
         with tempfile.TemporaryDirectory() as made:
             load_tokenizer(path).save_huggingface(Path(made))
             return AutoTokenizer.from_pretrained(made, trust_remote_code=False)

@@ -28,7 +28,6 @@ from torch.distributed import checkpoint
 from torch.distributed.checkpoint.api import CheckpointException  # a BaseException, of all things
 
 from megatron_distill.config.error import ConfigError
-from megatron_distill.config.json_file import read_json
 from megatron_distill.models.build import Decoder
 from megatron_distill.optim.sharded_state import (
     load_optimizer_state,
@@ -37,7 +36,7 @@ from megatron_distill.optim.sharded_state import (
 )
 
 from .manifest import Manifest, read_manifest
-from .metadata_file import SafeReader, read_steps
+from .metadata_file import SafeReader, check_backend, read_steps
 
 
 def load_checkpoint(folder: Path, model: Decoder, optimizer: DistributedOptimizer | None) -> Manifest:
@@ -74,30 +73,6 @@ def sharded_state(model: Decoder, optimizer: DistributedOptimizer | None, *, loa
     if optimizer is not None:
         state["optimizer"] = sharded_optimizer_state(optimizer, state["model"], loading=loading)
     return state
-
-
-def check_backend(folder: Path) -> None:
-    """Refuse, from `metadata.json`, what megatron-core did not write in the format that is read here.
-
-    Raises:
-        ConfigError: the file is missing, damaged, or names another format.
-    """
-    path = folder / "metadata.json"
-    expected = {
-        "sharded_backend": "torch_dist",
-        "sharded_backend_version": 1,
-        "common_backend": "torch",
-        "common_backend_version": 1,
-    }
-    try:
-        stored = read_json(path, dict[str, str | int])
-    except FileNotFoundError as error:
-        raise ConfigError(f"checkpoint {folder} is incomplete: metadata.json is missing") from error
-    for name, value in expected.items():
-        if stored.pop(name, value) != value:
-            raise ConfigError(f"{path} is damaged, or not from this program: its {name} is not {value}")
-    if stored:
-        raise ConfigError(f"{path} is damaged, or not from this program: it has the unknown key {min(stored)!r}")
 
 
 class _SafeTensors(TorchDistLoadShardedStrategy):

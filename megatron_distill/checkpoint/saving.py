@@ -35,7 +35,7 @@ from . import folder
 from .manifest import Manifest
 from .native import sharded_state
 from .storage import write_items
-from .tokenizer_files import keep_tokenizer
+from .tokenizer_files import checksums_of, keep_tokenizer
 
 
 @dataclass
@@ -133,7 +133,8 @@ class Saver:
         with _failing_together(partial):
             if dist.get_rank() == 0:
                 folder.begin(partial, size)
-                manifest = replace(manifest, tokenizer=keep_tokenizer(manifest.tokenizer, self.run))
+                kept = keep_tokenizer(manifest.tokenizer, self.run)
+                manifest = replace(manifest, tokenizer=kept, tokenizer_checksums=checksums_of(self.run, kept))
         request = _plan(state, partial, manifest)
         writing = _Writing(manifest, final, request)
         writing.thread = Thread(target=writing.write, args=(_staged(request, alive, self.background),), daemon=True)

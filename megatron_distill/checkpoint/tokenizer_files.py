@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from megatron_distill.data.tokenizer import tokenizer_files
+from megatron_distill.config.error import ConfigError
+from megatron_distill.data.tokenizer import fingerprint, tokenizer_files, vocabulary
 
+from .checksum import checksum
 from .manifest import Manifest
 
 FOLDER = "tokenizer"
@@ -21,32 +24,104 @@ FILES = (
 def keep_tokenizer(source: str | None, run: Path) -> str | None:
     """Copy the tokenizer at `source`, a file or a folder, into the run; returns where it is, relative to the run.
 
-    What is there already stays as it is.
+    A file of the same name that has another content is replaced.
     """
     if source is None:
         return None
     path = Path(source)
-    kept, files = Path(FOLDER), set(tokenizer_files(path))
-    if path.is_dir():
-        files |= {path / name for name in FILES if (path / name).is_file()}
-    else:
-        kept /= path.name
-    for file in files:
+    for file in _files(path):
         _copy(file, run / FOLDER / file.name)
-    return kept.as_posix()
+    return (Path(FOLDER) if path.is_dir() else Path(FOLDER) / path.name).as_posix()
+
+
+def tokenizer_path(checkpoint: Path, manifest: Manifest) -> Path | None:
+    """Where the tokenizer of a checkpoint should be; checkpoints of format 1 may name one outside of their run."""
+    if manifest.tokenizer is None:
+        return None
+    return checkpoint.absolute().parent.parent / manifest.tokenizer  # which an absolute one replaces
 
 
 def find_tokenizer(checkpoint: Path, manifest: Manifest) -> str | None:
-    """The path of a checkpoint's tokenizer; checkpoints of before name one that lies elsewhere."""
-    if manifest.tokenizer is None:
+    """The path of a checkpoint's tokenizer, after comparing its files with their checksums.
+
+    Raises:
+        ConfigError: a file is missing or is not what was copied.
+    """
+    path = tokenizer_path(checkpoint, manifest)
+    if path is not None:
+        check_files(path, manifest)
+    return None if path is None else str(path)
+
+
+def check_files(path: Path, manifest: Manifest) -> None:
+    """Compare the files of a checkpoint's tokenizer with the checksums of its manifest, as far as it has them.
+
+    Raises:
+        ConfigError: a file is missing, cannot be read or is not what was copied.
+    """
+    folder = path if path.name == FOLDER or path.is_dir() else path.parent
+    for name, expected in manifest.tokenizer_checksums.items():
+        file = folder / name
+        try:
+            found = checksum(file)
+        except FileNotFoundError as error:
+            raise ConfigError(f"the tokenizer's file {file} is missing; {_REMEDY}") from error
+        except OSError as error:
+            raise ConfigError(f"the tokenizer's file {file} cannot be read: {error.strerror}") from error
+        if found != expected:
+            raise ConfigError(
+                f"the tokenizer's file {file} is damaged: it is not what was kept with the checkpoint (checksum "
+                f"{found}, in manifest.json {expected}); {_REMEDY}"
+            )
+
+
+_REMEDY = "bring back the file that the run was trained with"
+
+
+def checksums_of(run: Path, kept: str | None) -> dict[str, str]:
+    """CRC-32 of each file of the tokenizer that a run keeps at `kept`, by name."""
+    return {} if kept is None else {file.name: checksum(file) for file in _files(run / kept)}
+
+
+def identity_of(checkpoint: Path, manifest: Manifest) -> str | None:
+    """Fingerprint of the vocabulary of a checkpoint's tokenizer; None where nothing is known.
+
+    Raises:
+        ConfigError: the tokenizer is damaged.
+    """
+    if manifest.tokenizer_fingerprint is not None:
+        return manifest.tokenizer_fingerprint
+    path = tokenizer_path(checkpoint, manifest)
+    return fingerprint(path) if path is not None and path.exists() else None
+
+
+def fingerprint_if_read(path: Path) -> str | None:
+    """Fingerprint of the vocabulary of a tokenizer, None for a kind that only transformers reads."""
+    try:
+        return fingerprint(path)
+    except ConfigError:
         return None
-    return str(checkpoint.absolute().parent.parent / manifest.tokenizer)  # which an absolute one replaces
+
+
+def common_ids(one: Path, other: Path) -> str:
+    """How many ids mean the same token in two tokenizers, in words."""
+    first, second = vocabulary(one), vocabulary(other)
+    same = len(first.items() & second.items())
+    return f"{same:,} of {max(len(first), len(second)):,} ids mean the same token"
+
+
+def _files(path: Path) -> Iterable[Path]:
+    files = set(tokenizer_files(path))
+    if path.is_dir():
+        files |= {path / name for name in FILES if (path / name).is_file()}
+    return sorted(files)
 
 
 def _copy(file: Path, out: Path) -> None:
-    if out.exists():
+    if out.exists() and (out.samefile(file) or checksum(out) == checksum(file)):
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f"{out.name}.partial.{os.getpid()}")
+    partial.unlink(missing_ok=True)
     shutil.copyfile(file, partial)
     partial.replace(out)

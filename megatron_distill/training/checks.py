@@ -6,9 +6,9 @@ import importlib.util
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from megatron_distill.checkpoint.manifest import Manifest
+from megatron_distill.checkpoint.manifest import NAME, Manifest
 from megatron_distill.config.distillation_cost import loss_names
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.model import ModelShape, check_sequence
@@ -17,6 +17,8 @@ from megatron_distill.data.blend import open_blend
 from megatron_distill.data.samples import check_length, part_spans
 from megatron_distill.data.split import num_windows
 from megatron_distill.optim.learning_rate import learning_rate
+
+from .identity import losses_in_words, objective_in_words
 
 if TYPE_CHECKING:
     from .plan import RunPlan
@@ -39,6 +41,11 @@ def check_plan(plan: RunPlan, own: Manifest | None) -> None:
         _check_resumed(plan, own, run)
         _check_schedule(plan, own, run)
     _check_folder(run)
+    if own is None and plan.load_from and plan.load_from.absolute().is_relative_to((run / "checkpoints").absolute()):
+        raise ConfigError(
+            f"--load {plan.load_from} is a checkpoint of --save {run}, which starts anew and moves its checkpoints "
+            "aside; give another --save folder"
+        )
     _check_wandb(plan.config)
 
 
@@ -115,10 +122,11 @@ def _check_resumed(plan: RunPlan, own: Manifest, run: Path) -> None:
                 f"{run} was trained with --{name} {theirs}, not {ours}, which changes what comes when; give the same, "
                 f"or start another --save folder with --load {run}"
             )
-    if own.objective != plan.objective:
+    _check_same_objective(plan, own, run)
+    if own.consumed_samples != own.iteration * plan.config.training.global_batch_size:
         raise ConfigError(
-            f"{run} was trained with {own.objective or 'no teacher'}, not {plan.objective or 'no teacher'}; give the "
-            f"same, or start another --save folder with --load {run}"
+            f"{run} is damaged: {own.consumed_samples} samples are not {own.iteration} steps of "
+            f"{plan.config.training.global_batch_size}"
         )
     if own.iteration > plan.total_iters:
         raise ConfigError(
@@ -158,7 +166,26 @@ def _check_schedule(plan: RunPlan, own: Manifest, run: Path) -> None:
         )
 
 
+def _check_same_objective(plan: RunPlan, own: Manifest, run: Path) -> None:
+    """The same losses, and a teacher of the same weights, wherever it is."""
+    stored: dict[str, Any] | str = own.objective
+    ours: dict[str, Any] | str = plan.objective
+    if isinstance(stored, str) and plan.teacher is not None:  # formats 1 and 2
+        ours = objective_in_words(plan.config.distillation, plan.teacher.description)
+    if (stored or None) == (ours or None):
+        return
+    same = f"give the same, or start another --save folder with --load {run}"
+    if isinstance(stored, dict) and isinstance(ours, dict) and stored | {"teacher": ours.get("teacher")} == ours:
+        assert plan.teacher is not None
+        raise ConfigError(f"{run} was trained with a teacher of other weights than {plan.teacher.checkpoint}; {same}")
+    raise ConfigError(f"{run} was trained with {losses_in_words(stored)}, not {losses_in_words(ours)}; {same}")
+
+
 def _check_folder(run: Path) -> None:
+    if (run / "config.json").exists():
+        raise ConfigError(f"--save {run} is a Hugging Face folder, it has a config.json; give another folder")
+    if (run / NAME).exists() or (run.parent.name == "checkpoints" and (run.parent.parent / "latest").exists()):
+        raise ConfigError(f"--save {run} is within a run; give the folder of a run, or a new one")
     there = next(p for p in (run, *run.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ConfigError(f"--save {run} cannot be made: {there} is not a folder that can be written to")

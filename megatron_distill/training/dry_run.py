@@ -75,7 +75,7 @@ def _teacher(plan: RunPlan) -> list[str]:
     lines = ["teacher: in the student's processes"]
     if teacher.separate:
         lines = _rank_map("teacher", teacher.layout, plan.layout.world_size)
-    lines.append(f"  {teacher.checkpoint}: {teacher.identity}, {_weights(teacher) / 2**30:.2f} GiB a rank")
+    lines.append(f"  {teacher.checkpoint}: {teacher.description}, {_weights(teacher) / 2**30:.2f} GiB a rank")
     scaled = "each brought to one size" if chosen.normalise_losses else "not normalised"
     lines.append(f"losses from step {plan.distils_from + 1:,} on: {chosen.lm_weight:g} x cross-entropy; {scaled}:")
     for spec in chosen.losses():

@@ -21,7 +21,7 @@ from .metrics import Metrics
 from .objective import TeacherSource, Weighted
 from .plan import RunPlan
 from .signals import StopAsked, StopSignals
-from .state import StepResult, TooManySkippedSteps, TrainState
+from .state import StepResult, TooManySkippedSteps, TrainState, resumed_state
 from .step import measure, train_step
 from .student import Student, build_student, describe_student, open_saver
 from .teaching import bytes_per_token, open_teacher
@@ -48,13 +48,7 @@ def run(plan: RunPlan, world: World, terms: tuple[Weighted, ...] = ()) -> TrainS
     if plan.resume_from is not None:
         manifest = read_manifest(plan.resume_from)
         held = manifest.layers
-        state = TrainState(
-            iteration=manifest.iteration,
-            consumed_samples=manifest.consumed_samples,
-            consumed_tokens=manifest.consumed_tokens,
-            # Checkpoints written before 0.2 do not say, and what they left out they never made up for.
-            **({"validated_at": manifest.iteration} | manifest.progress),
-        )
+        state = resumed_state(manifest, plan.resume_from)
     listens = world.is_first and world.bridge is not None
     with StopSignals(world.store if listens else None) as signals, open_teacher(plan, world, terms) as teacher:
         # A validation that is missing at a removal is of the model before it.

@@ -125,7 +125,7 @@ class Metrics:
                 where = f"on {lay.world_size} ranks more, TP {lay.tensor} PP {lay.pipeline} DP {lay.data}, "
                 where += f"{bridge_bytes:,.0f} bytes a token"
             since = f" from step {plan.distils_from} on" if plan.distils_from else ""
-            self.say(f"teacher {teacher.checkpoint}: {teacher.identity}{since}, {where}")
+            self.say(f"teacher {teacher.checkpoint}: {teacher.description}{since}, {where}")
 
     def step(self, state: TrainState, result: StepResult, lr: float) -> None:
         """After every optimizer step; writes a line every --log-interval steps."""

@@ -15,7 +15,6 @@ from megatron_distill.checkpoint.manifest import (
     read_latest,
     read_manifest,
 )
-from megatron_distill.checkpoint.tokenizer_files import find_tokenizer
 from megatron_distill.config.cost import paper_flops
 from megatron_distill.config.distillation_cost import method_flops_per_token
 from megatron_distill.config.error import ConfigError
@@ -28,7 +27,7 @@ from megatron_distill.losses.total import Normalisation
 from megatron_distill.pruning.when import RemovalSchedule, parse_tokens, tokens_to_iters
 from megatron_distill.pruning.where import is_list, layers_to_remove
 
-from . import checks
+from . import checks, identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +41,10 @@ class TeacherPlan:
     layout: Layout
     separate: bool
     """Whether it has ranks of its own, the last of the job."""
-    identity: str
-    """What tells it from other teachers, wherever it lies."""
+    description: str
+    """Its size and training, for people."""
+    fingerprint: str
+    """Identity of its weights, wherever they are; "" in a dry run that has none yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,8 @@ class RunPlan:
     """What fixes which sample comes when."""
     tokenizer: str | None
     """The tokenizer that checkpoints keep: the run's, or the one that the weights came with."""
+    tokenizer_fingerprint: str | None
+    """Identity of its vocabulary."""
     origin: tuple[str, ...]
     """Where the weights came from before training."""
 
@@ -120,13 +123,11 @@ class RunPlan:
         return Normalisation(chosen.normalise_losses, momentum=chosen.scale_momentum)
 
     @property
-    def objective(self) -> str:
-        """What is learned from which teacher, in words; "" without one."""
+    def objective(self) -> dict[str, Any]:
+        """What is learned from which teacher; empty without one."""
         if self.teacher is None:
-            return ""
-        chosen = self.config.distillation
-        scaling = "" if chosen.normalise_losses else ", not normalised"
-        return f"--loss {' '.join(chosen.loss)}, --lm-weight {chosen.lm_weight:g}{scaling}, of {self.teacher.identity}"
+            return {}
+        return identity.objective(self.config.distillation, self.teacher.fingerprint)
 
     @property
     def last_removal(self) -> int | None:
@@ -194,6 +195,9 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         check_same_model(own, shape, str(run))
         _check_same_optimizer(own, config, run)
     initial = source.layers if source else tuple(range(shape.num_layers))
+    kept, model_tokenizer = identity.choose_tokenizer(
+        config, (str(run), resume_from, own), (f"--load {config.checkpoint.load}", load_from, source)
+    )
     total, warmup, removal = _schedule(config, initial)
     lay = layout(config, world_size, shape.num_attention_heads, shape.padded_vocab_size)
     plan = RunPlan(
@@ -204,17 +208,19 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         warmup_iters=warmup,
         initial_layers=initial,
         removal=removal,
-        teacher=_teacher(config, lay, shape),
+        teacher=_teacher(config, lay, shape, model_tokenizer),
         distils_from=removal.seed_iters if removal else 0,
         resume_from=resume_from,
         load_from=None if resume_from else load_from,
         start=own.iteration if own else 0,
         eod_token=_eod_token(config, shape),
         sample_order=_sample_order(config, total),
-        tokenizer=config.data.tokenizer or (find_tokenizer(load_from, source) if load_from and source else None),
+        tokenizer=kept,
+        tokenizer_fingerprint=model_tokenizer.fingerprint if model_tokenizer else None,
         origin=(str(config.checkpoint.load), *source.origin) if source else (),
     )
     checks.check_plan(plan, own)
+    identity.check_corpora(config, model_tokenizer)
     return plan
 
 
@@ -252,16 +258,24 @@ def _shape_of_source(config: RunConfig, source: Manifest, vocab: int | None, whe
     return source.shape
 
 
-def _teacher(config: RunConfig, student: Layout, unpruned: ModelShape) -> TeacherPlan | None:
+def _teacher(
+    config: RunConfig, student: Layout, unpruned: ModelShape, tokenizer: identity.KnownTokenizer | None
+) -> TeacherPlan | None:
     if config.teacher.placement == "none":
         return None
     named = config.teacher.load or config.checkpoint.load
     if named is None:  # a dry run from fresh weights, whose teacher would be what it starts from
         checkpoint, shape, layers, tokens = Path("none-yet"), unpruned, tuple(range(unpruned.num_layers)), 0
+        mark = ""
     else:
         checkpoint = find_checkpoint(Path(named))
         manifest = read_manifest(checkpoint)
         shape, layers, tokens = manifest.shape, manifest.layers, manifest.consumed_tokens
+        mark = manifest.fingerprint
+        theirs = identity.tokenizer_of(f"the teacher {named}", checkpoint, manifest)
+        identity.check_same_tokenizer(
+            theirs, tokenizer, "a student and its teacher compare token by token, so give a teacher with the same one"
+        )
     lay = teacher_layout(config, student, shape.num_attention_heads, shape.padded_vocab_size)
     checks.check_groups(shape, lay.tensor, "the teacher", "--teacher-tensor-model-parallel-size")
     if len(layers) % lay.pipeline:
@@ -277,7 +291,8 @@ def _teacher(config: RunConfig, student: Layout, unpruned: ModelShape) -> Teache
         layers=layers,
         layout=lay,
         separate=config.teacher.placement == "separate",
-        identity=f"a {shape.family} of {kept} after {tokens} tokens",
+        description=f"a {shape.family} of {kept} after {tokens} tokens",
+        fingerprint=mark,
     )
 
 

@@ -26,13 +26,20 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the source, None if it is not in a repository."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    """The commit of the source, with "-dirty" if files have changed since; None if it is not in its own repository."""
+    root = Path(__file__).resolve().parents[2]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True, env=os.environ).stdout.strip()
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root:
+            return None  # it is installed somewhere within another repository
+        dirty = "-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else ""
+        return _git(root, "rev-parse", "HEAD") + dirty
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(root: Path, *words: str) -> str:
+    git = ["git", "-C", str(root), *words]
+    return subprocess.run(git, capture_output=True, text=True, check=True, env=os.environ).stdout.strip()
 
 
 def source_checksum() -> str:

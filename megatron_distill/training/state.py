@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import msgspec
+
+from megatron_distill.checkpoint.manifest import NAME, Manifest
+from megatron_distill.config.error import ConfigError
 
 
 class TooManySkippedSteps(RuntimeError):
@@ -55,6 +61,21 @@ class TrainState:
         """What a manifest stores beside the position in the data."""
         stored = {"iteration", "consumed_samples", "consumed_tokens"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in stored}
+
+
+def resumed_state(manifest: Manifest, checkpoint: Path) -> TrainState:
+    """The progress that a checkpoint holds.
+
+    Raises:
+        ConfigError: it is not of the types that a run writes.
+    """
+    # Checkpoints written before 0.2 do not say where they validated, and what they left out they never made up for.
+    progress = {"validated_at": manifest.iteration} | manifest.progress
+    position = {name: getattr(manifest, name) for name in ("iteration", "consumed_samples", "consumed_tokens")}
+    try:
+        return msgspec.convert(progress | position, TrainState)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise ConfigError(f"{checkpoint / NAME} is damaged: its progress is not that of a run ({error})") from error
 
 
 @dataclass(frozen=True)

@@ -121,5 +121,6 @@ def describe_student(student: Student, state: TrainState) -> Manifest:
         schedule={"total_iters": plan.total_iters, "warmup_iters": plan.warmup_iters},
         objective=plan.objective,
         tokenizer=plan.tokenizer,
+        tokenizer_fingerprint=plan.tokenizer_fingerprint,
         origin=plan.origin,
     )
