@@ -330,10 +330,16 @@ def test_another_teacher_or_method_does_not_go_on(base_run: Path, corpus: Path, 
     start(*own, *COLOCATED, "--loss", "vanilla:weight=2", "--exit-interval", "2")
     refused(own, 1, ["--loss vanilla:weight=2", "not no teacher"])
     refused(
-        [*own, *COLOCATED, "--loss", "vanilla"], 1, ["was trained with --loss vanilla:weight=2", "not --loss vanilla,"]
+        [*own, *COLOCATED, "--loss", "vanilla"],
+        1,
+        ["was trained with --loss vanilla:weight=2", "not --loss vanilla:weight=1.0 "],
     )
     lighter = [*own, *COLOCATED, "--loss", "vanilla:weight=2"]
     refused([*lighter, "--lm-weight", "0"], 1, ["--lm-weight 1", "--lm-weight 0"])
     refused([*lighter, "--no-normalise-losses"], 1, ["not normalised"])
     start(*common, "--train-iters", 1, "--save", tmp_path / "another")
-    refused([*lighter, "--teacher-load", str(tmp_path / "another")], 1, ["after 3840 tokens", "after 128 tokens"])
+    refused(
+        [*lighter, "--teacher-load", str(tmp_path / "another")],
+        1,
+        ["was trained with a teacher of other weights than "],
+    )
