@@ -32,6 +32,10 @@ NAMES=() TO_SCORE=() UNSCORED="" ATTENDED=""
 CORES=$(getconf _NPROCESSORS_ONLN)
 if ((GPUS > 0)) || [[ $SCALE == paper ]]; then JOBS=${JOBS:-1}; else JOBS=${JOBS:-$((CORES > 4 ? 4 : CORES))}; fi
 whole_number JOBS 1
+if ((${#TASK_LIST[@]})) && [[ -z $DRY_RUN ]]; then python -m megatron_distill tasks "${TASK_LIST[@]}"; fi
+if [[ -n ${LIMIT:-} ]]; then whole_number LIMIT 1; fi
+for SEED in $SEEDS; do whole_number SEED 0; done
+if [[ -z ${SEED:-} ]]; then echo "SEEDS is blank; give whole numbers, such as SEEDS=\"6199 6200\", or unset it" >&2; exit 2; fi
 # After SIGTERM ranks finish their step and save, which may take longer than the 30 s that torchrun gives them (from torch 2.12 on
 # it reads this variable; an older one kills them after 30 s).
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}

@@ -10,24 +10,34 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 OUT=${OUT:-runs/quickstart}
-mkdir -p "$OUT"
 
+# What OUT was made from is kept there once it has been read: a typo must not claim the folder.
 if [[ -n ${CORPUS:-} ]]; then
   text=$CORPUS
+  if [[ ! -f $text || ! -r $text ]]; then
+    echo "CORPUS=$text is not a file that can be read; give JSON lines with a field \"text\"" >&2
+    exit 2
+  fi
+  source=$(cksum < "$text")
 else
   text=$OUT/text.jsonl
-  [[ -e $text ]] || { echo "gathering text from Python's standard library"; python tools/gather_text.py --output "$text"; }
+  source=$text
 fi
-if [[ $(cat "$OUT/corpus" 2> /dev/null || echo "$text") != "$text" ]]; then
-  echo "$OUT was made from $(cat "$OUT/corpus"), not from $text; give another folder with OUT=..." >&2
+if [[ -s $OUT/corpus ]] && [[ $(cat "$OUT/corpus") != "$text" || (-s $OUT/corpus.cksum && $(cat "$OUT/corpus.cksum") != "$source") ]]; then
+  echo "$OUT was made from $(cat "$OUT/corpus"), not from $text as it is now; give another folder with OUT=..." >&2
   exit 2
 fi
-echo "$text" > "$OUT/corpus"
-
+mkdir -p "$OUT"
+if [[ -z ${CORPUS:-} && ! -e $text ]]; then
+  echo "gathering text from Python's standard library"
+  python tools/gather_text.py --output "$text"
+fi
 if [[ ! -e $OUT/tokenizer.json ]]; then
   echo "training a tokenizer"
   python tools/train_tokenizer.py --input "$text" --vocab-size 2048 --output "$OUT/tokenizer.json"
 fi
+echo "$text" > "$OUT/corpus"
+echo "$source" > "$OUT/corpus.cksum"
 if [[ ! -e $OUT/corpus.idx ]]; then
   echo "writing tokens"
   python tools/preprocess_data.py --input "$text" --tokenizer "$OUT/tokenizer.json" --output-prefix "$OUT/corpus"

@@ -14,9 +14,14 @@ def main(arguments: list[str]) -> int:
 
 
 def command(arguments: list[str]) -> int:
-    """Run the one command that there is; returns the exit code."""
+    """Run one of the commands; returns the exit code."""
+    if arguments[:1] == ["tasks"] and len(arguments) > 1:
+        from megatron_distill.evaluation.known_tasks import check_tasks
+
+        check_tasks(arguments[1:])
+        return 0
     if arguments != ["doctor"]:
-        raise ConfigError("usage: python -m megatron_distill doctor")
+        raise ConfigError("usage: python -m megatron_distill doctor, or tasks NAME... to check names of tasks")
     from megatron_distill.doctor import report
 
     print(report())

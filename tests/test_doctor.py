@@ -50,4 +50,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_command_is_refused(arguments: tuple[str, ...]) -> None:
     done = call(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "megatron_distill: usage: python -m megatron_distill doctor\n"
+    assert (
+        done.stderr
+        == "megatron_distill: usage: python -m megatron_distill doctor, or tasks NAME... to check names of tasks\n"
+    )
