@@ -138,6 +138,8 @@ class HuggingFaceTokenizer:
         self._inner.no_truncation()
         self._inner.no_padding()
         self._special = SpecialTokens(path, self._inner.token_to_id)
+        ids = self._inner.get_vocab(with_added_tokens=True)
+        self._vocab_size = max(self._inner.get_vocab_size(with_added_tokens=True), max(ids.values(), default=-1) + 1)
 
     def _refuse_chance(self) -> None:
         """A tokenizer that draws lots gives other ids each time, so no corpus could be made again or gone on with."""
@@ -156,7 +158,7 @@ class HuggingFaceTokenizer:
     @property
     def vocab_size(self) -> int:
         """Ids are below this, added tokens included."""
-        return max(self._inner.get_vocab_size(with_added_tokens=True), max(self._inner.get_vocab().values()) + 1)
+        return self._vocab_size
 
     @property
     def eod_id(self) -> int:
