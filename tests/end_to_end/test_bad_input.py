@@ -336,7 +336,7 @@ def test_another_teacher_or_method_does_not_go_on(base_run: Path, corpus: Path, 
     )
     lighter = [*own, *COLOCATED, "--loss", "vanilla:weight=2"]
     refused([*lighter, "--lm-weight", "0"], 1, ["--lm-weight 1", "--lm-weight 0"])
-    refused([*lighter, "--no-normalise-losses"], 1, ["not normalised"])
+    refused([*lighter, "--no-normalise-losses"], 1, ["--no-normalise-losses"])
     start(*common, "--train-iters", 1, "--save", tmp_path / "another")
     refused(
         [*lighter, "--teacher-load", str(tmp_path / "another")],
