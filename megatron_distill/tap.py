@@ -13,6 +13,7 @@ class Tap(NamedTuple):
     the same of the heads' outputs, before the output projection; hidden: the residual stream after a layer, [seq (of
     this rank, with sequence parallelism), batch, hidden]; final_hidden: [seq, batch, hidden] after the last norm;
     embedding, output_weight: the tables, [vocab of this rank, hidden]; logits: [seq, batch, vocab of this rank];
-    top_log_probs, top_indices: [seq, batch, k] and tail: [seq, batch, 1], of the k likeliest tokens and all others."""
+    top_log_probs, top_indices: [seq, batch, k], of the k likeliest tokens; tail: [seq, batch, 1], log-probability of
+    all others together."""
     layer: int | None = None
     """Number of the layer in the model that was pretrained, which pruning does not change."""

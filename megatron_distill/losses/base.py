@@ -41,6 +41,8 @@ class LossInputs:
     """Whether hidden states are split over `group` along the sequence."""
     teacher_signal: Teacher | None = None
     """What is known of the teacher's logits, for losses on them; tokens in the order of [seq, batch]."""
+    vocab_size: int | None = None
+    """Tokens that both models have, for losses on tables; rows beyond them do not count. None: every row counts."""
 
 
 class Loss(Protocol):

@@ -32,16 +32,14 @@ from torch import Tensor
 
 from megatron_distill.config.error import ConfigError
 
-from .collectives import max_over, rank_in, sum_over
+from .collectives import max_over, rank_in, size_of, sum_over
 from .divergences import Divergence
-from .teacher_signal import DenseTeacher, Teacher, TopKTeacher, project
+from .teacher_signal import DenseTeacher, Teacher, TopKTeacher, hide_rows, project
 
 BUFFER_BYTES = 48 * 2**20
 """Of each of the two chunks of logits, unless the number of tokens is given."""
 Streams = tuple[tuple[float | Tensor, float | Tensor], ...]
 """(weight of lm, weight of kd) of each linear combination whose gradient is wanted."""
-_NEVER = -1e4
-"""A logit whose exponential is 0, and whose differences do not overflow."""
 _BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**24}
 """Of the rows worked on at a time: on a CPU intermediate results stay in the cache, on a GPU launches are few."""
 
@@ -75,6 +73,7 @@ def distill_logits(
     chunk_tokens: int | None = None,
     reduce_hidden_gradient: bool = True,
     vocab_size: int | None = None,
+    teacher_vocab_size: int | None = None,
 ) -> LogitLosses:
     """Both losses of some tokens, with gradients for `hidden` and `weight`. Collective over `group`.
 
@@ -96,6 +95,7 @@ def distill_logits(
             caller that reduce-scatters it over the sequence.
         vocab_size: tokens of the whole vocabulary; rows beyond them pad the matrices and have no probability. None:
             every row counts.
+        teacher_vocab_size: the same of the teacher; tokens that only one of both has are no outcome of the teacher.
 
     Raises:
         ConfigError: teacher and student differ in tokens or vocabulary, or the temperature is not positive.
@@ -107,10 +107,9 @@ def distill_logits(
     trains = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     streams: Streams = ((1.0, 0.0), (0.0, 1.0)) if weights is None else (weights,)
     chunk = chunk_tokens or _tokens_of_a_chunk(weight, len(hidden))
-    num_real = weight.shape[0]
-    if vocab_size is not None:
-        num_real = min(max(vocab_size - rank_in(group) * num_real, 0), num_real)
-    options = (chunk, reduce_hidden_gradient, weight_gradient, num_real)
+    num_outcomes = weight.shape[0] * size_of(group) if vocab_size is None else vocab_size
+    num_common = num_outcomes if teacher_vocab_size is None else min(num_outcomes, teacher_vocab_size)
+    options = (chunk, reduce_hidden_gradient, weight_gradient, num_outcomes, num_common)
     work = _Work(teacher, labels, mask, which, group, temperature, streams if trains else (), *options)
     sums, values = _DistillLogits.apply(hidden, weight, work)
     lm_sum, kd_sum = values.unbind() if trains and weights is None else sums.unbind()
@@ -159,8 +158,10 @@ class _Work:
     chunk: int
     reduce_hidden_gradient: bool
     weight_gradient: Tensor | None
-    num_real: int
-    """Rows of this rank that are not padding."""
+    num_outcomes: int
+    """Tokens of the student; rows of the whole vocabulary beyond them are padding."""
+    num_common: int
+    """Those of them that the teacher has."""
 
 
 class _DistillLogits(torch.autograd.Function):
@@ -177,7 +178,7 @@ class _DistillLogits(torch.autograd.Function):
             rows = hidden[start:stop]
             chunk = _Chunk(work, student[: stop - start], other[: stop - start], start)
             project(rows, weight, chunk.student)
-            chunk.hide_padding(chunk.student)
+            hide_rows(chunk.student, work.num_outcomes, work.group)
             sums += chunk.losses()
             if work.streams:
                 for part, into in zip(chunk.logit_gradients(), gradients, strict=False):
@@ -259,10 +260,6 @@ class _Chunk:
         step = max(1, _BLOCK_BYTES[student.device.type] // (vocab * student.itemsize))
         self.blocks = [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
-    def hide_padding(self, logits: Tensor) -> None:
-        """Take all probability from the rows that pad the vocabulary."""
-        logits[:, self.work.num_real :] = _NEVER
-
     def losses(self) -> Tensor:
         """Masked sums [lm, kd] of the chunk; leaves what the gradient needs."""
         if isinstance(self.work.teacher, TopKTeacher):
@@ -291,7 +288,7 @@ class _Chunk:
     def _against_all(self, teacher: DenseTeacher) -> Tensor:
         tau = self.work.temperature
         teacher.fill(self.other, self.span.start)
-        self.hide_padding(self.other)
+        hide_rows(self.other, self.work.num_common, self.work.group)
         largest = max_over(self.work.group, torch.stack((self.student.amax(1), self.other.amax(1))))
         sums = torch.empty(2 if tau == 1 else 3, *largest.shape[1:], dtype=largest.dtype, device=largest.device)
         for rows in self.blocks:

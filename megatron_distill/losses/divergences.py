@@ -90,13 +90,13 @@ def reverse_kl() -> Terms:
 
 
 @_named("symmetric")
-def symmetric(weight: float = 0.9) -> Terms:
-    """(1 - weight) KL(p || q) + weight KL(q || p)."""
-    _check("symmetric", "weight", weight, 0 <= weight <= 1, "from 0 to 1")
+def symmetric(beta: float = 0.9) -> Terms:
+    """(1 - beta) KL(p || q) + beta KL(q || p)."""
+    _check("symmetric", "beta", beta, 0 <= beta <= 1, "from 0 to 1")
 
     def terms(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
         forward, reverse = _forward_kl(log_p, log_q), _reverse_kl(log_p, log_q)
-        d, c = (torch.lerp(f, r, weight) for f, r in zip(forward, reverse, strict=True))
+        d, c = (torch.lerp(f, r, beta) for f, r in zip(forward, reverse, strict=True))
         return d, c
 
     return terms

@@ -18,16 +18,19 @@ from megatron_distill.config.model import ModelShape
 from megatron_distill.tap import Tap
 
 from .base import LossInputs, loss
-from .collectives import size_of, total_over
+from .collectives import rank_in, size_of, total_over
 from .squared_error import squared_error_sum
 
 
-def embedding_table_loss(student: Tensor, teacher: Tensor, *, group: dist.ProcessGroup | None) -> Tensor:
+def embedding_table_loss(
+    student: Tensor, teacher: Tensor, *, group: dist.ProcessGroup | None, vocab_size: int | None = None
+) -> Tensor:
     """Mean over the rows of all ranks and over features of squared differences.
 
     Args:
         student, teacher: this rank's rows, [vocab of this rank, hidden].
         group: the ranks over which rows are split; None: not split. One collective of one number.
+        vocab_size: rows of the whole table that count, the first ones; None: all.
 
     Raises:
         ConfigError: teacher and student differ in vocabulary or width.
@@ -37,7 +40,10 @@ def embedding_table_loss(student: Tensor, teacher: Tensor, *, group: dist.Proces
             f"the teacher's embedding table is {list(teacher.shape)} [vocabulary of a rank, hidden] and the student's "
             f"{list(student.shape)}; this loss needs the same vocabulary and width"
         )
-    return total_over(group, squared_error_sum(student, teacher, None)) / (student.shape[0] * size_of(group))
+    rows = student.shape[0]
+    count = rows * size_of(group) if vocab_size is None else vocab_size
+    own = min(max(count - rank_in(group) * rows, 0), rows)
+    return total_over(group, squared_error_sum(student[:own], teacher[:own], None)) / count
 
 
 @loss("embedding-table")
@@ -48,12 +54,11 @@ class EmbeddingTable:
     components = ("embedding",)
 
     def check(self, student: ModelShape, teacher: ModelShape) -> None:
-        """Raise ConfigError where the tables differ in size."""
-        sizes = [f"{m.padded_vocab_size} x {m.hidden_size}" for m in (teacher, student)]
-        if sizes[0] != sizes[1]:
+        """Raise ConfigError where the tables differ in width."""
+        if teacher.hidden_size != student.hidden_size:
             raise ConfigError(
-                f"--loss embedding-table needs tables of the same size: the teacher's is {sizes[0]}, the student's "
-                f"{sizes[1]}"
+                f"--loss embedding-table needs tables of the same width: the teacher's is {teacher.hidden_size}, the "
+                f"student's {student.hidden_size}; leave this loss out, or give a teacher of the student's width"
             )
 
     def taps(self, layers: Sequence[int]) -> tuple[Tap, ...]:
@@ -63,5 +68,6 @@ class EmbeddingTable:
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """Component `embedding`: the tables differ as much for every token."""
         tap = Tap("embedding")
-        mean = embedding_table_loss(inputs.student[tap], inputs.teacher[tap], group=inputs.group)
+        student, teacher = inputs.student[tap], inputs.teacher[tap]
+        mean = embedding_table_loss(student, teacher, group=inputs.group, vocab_size=inputs.vocab_size)
         return {"embedding": mean * inputs.mask.sum()}

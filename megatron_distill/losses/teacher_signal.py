@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
-from .collectives import max_over, rank_in, size_of, sum_over
+from .collectives import rank_in, size_of, sum_over
 
 _TOKENS_AT_ONCE = 256
+NEVER = -1e4
+"""A logit whose exponential is 0, and whose differences do not overflow."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,13 @@ class TopKTeacher:
     """[tokens, k], at the temperature of the loss."""
     indices: Tensor
     """[tokens, k], int64 numbers in the whole vocabulary, different from each other."""
-    tail: Tensor
-    """[tokens], probability of all others together."""
+    log_tail: Tensor
+    """[tokens], log-probability of all others together. A logarithm, because a confident teacher's tail is too small
+    to be what is missing from a sum to 1, and the reverse KL depends on it."""
 
     def log_outcomes(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Log-probabilities of the k + 1 outcomes of some tokens, [tokens, k + 1]."""
-        tail = self.tail[start:stop].to(dtype).log().unsqueeze(1)
+        tail = self.log_tail[start:stop].to(dtype).unsqueeze(1)
         return torch.cat((self.log_probs[start:stop].to(dtype), tail), dim=1)
 
 
@@ -80,24 +84,43 @@ def project(hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         out.copy_(torch.mm(hidden.to(weight.dtype), weight.t()))
 
 
+def hide_rows(logits: Tensor, num_outcomes: int, group: dist.ProcessGroup | None) -> Tensor:
+    """Take all probability from tokens of number `num_outcomes` and above, in place: rows that pad the vocabulary, and
+    tokens that the other model does not have. Logits [..., vocab of this rank]."""
+    width = logits.shape[-1]
+    logits[..., max(num_outcomes - rank_in(group) * width, 0) :] = NEVER
+    return logits
+
+
 def largest(logits: Tensor, k: int, temperature: float, group: dist.ProcessGroup | None) -> TopKTeacher:
     """The k likeliest tokens of logits [tokens, vocab of this rank], at a temperature. Collective over `group`."""
     chunks = [_largest(part.float() / temperature, k, group) for part in logits.split(_TOKENS_AT_ONCE)]
-    log_probs, indices, tail = (torch.cat(parts) for parts in zip(*chunks, strict=True))
-    return TopKTeacher(log_probs, indices, tail)
+    log_probs, indices, log_tail = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    return TopKTeacher(log_probs, indices, log_tail)
 
 
 def _largest(logits: Tensor, k: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, Tensor]:
-    peak = max_over(group, logits.amax(1, keepdim=True))
-    log_sum = sum_over(group, (logits - peak).exp().sum(1, keepdim=True)).log() + peak
-    values, indices = logits.topk(min(k, logits.shape[1]), dim=1)
-    indices = indices + rank_in(group) * logits.shape[1]
+    width, first = logits.shape[1], rank_in(group) * logits.shape[1]
+    # One more than asked for: it is the largest of the others, from which their sum is measured.
+    values, indices = logits.topk(min(k + 1, width), dim=1)
+    indices = indices + first
     if size_of(group) > 1:
         values, indices = (_beside(x, group) for x in (values, indices))
-        values, chosen = values.topk(k, dim=1)
+        values, chosen = values.topk(min(k + 1, values.shape[1]), dim=1)
         indices = indices.gather(1, chosen)
-    log_probs = values - log_sum
-    return log_probs, indices, (1 - log_probs.exp().sum(1)).clamp_min_(0)
+    peak, peak_of_others = values[:, :1], values[:, k:]
+    values, indices = values[:, :k], indices[:, :k]
+    sums = (logits - peak).exp().sum(1, keepdim=True)
+    if peak_of_others.shape[1] == 0:
+        log_sum = sum_over(group, sums).log()
+        return values - peak - log_sum, indices, torch.full_like(log_sum.squeeze(1), -torch.inf)
+    here = (indices >= first) & (indices < first + width)
+    column = torch.where(here, indices - first, width)  # of other ranks' tokens: one beside the vocabulary
+    others = F.pad(logits - peak_of_others, (0, 1)).scatter_(1, column, -torch.inf)[:, :width]
+    sums = sum_over(group, torch.cat((sums, others.exp_().sum(1, keepdim=True)), dim=1))
+    log_sum, log_sum_of_others = sums.log().split(1, dim=1)
+    log_tail = peak_of_others - peak - log_sum + log_sum_of_others
+    return values - peak - log_sum, indices, log_tail.squeeze(1)
 
 
 def _beside(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:

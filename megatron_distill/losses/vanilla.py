@@ -32,7 +32,7 @@ class Vanilla:
     divergence: str = "forward-kl"
     temperature: float = 1.0
     beta: float | None = None
-    """Of jsd; None: the default."""
+    """Of jsd, the share of the teacher; of symmetric, the share of the reverse KL; None: the default."""
     alpha: float | None = None
     """Of skew-kl and skew-reverse-kl; None: the default."""
 
@@ -45,16 +45,10 @@ class Vanilla:
     components = ("logits",)
 
     def check(self, student: ModelShape, teacher: ModelShape) -> None:
-        """Raise ConfigError where the vocabularies differ, or the options do not make a divergence."""
+        """Raise ConfigError where the options do not make a divergence."""
         _ = self.which
         if self.temperature <= 0:
             raise ConfigError(f"--loss vanilla: temperature {self.temperature:g} must be above 0")
-        ours, theirs = ((m.vocab_size, m.padded_vocab_size) for m in (student, teacher))
-        if ours != theirs:
-            raise ConfigError(
-                f"--loss vanilla compares token by token: the teacher has {theirs[0]} tokens in {theirs[1]} rows, the "
-                f"student {ours[0]} in {ours[1]}; both need the same tokenizer and --make-vocab-size-divisible-by"
-            )
 
     def taps(self, layers: Sequence[int]) -> tuple[Tap, ...]:
         """Final hidden states and the output matrix."""
@@ -72,6 +66,7 @@ class Vanilla:
         weights: tuple[float, float] | None = None,
         weight_gradient: Tensor | None = None,
         vocab_size: int | None = None,
+        teacher_vocab_size: int | None = None,
     ) -> LogitLosses:
         """Both losses of a micro-batch, [seq, batch] flattened; the options are those of `distill_logits`."""
         if inputs.teacher_signal is None:
@@ -89,4 +84,5 @@ class Vanilla:
             weight_gradient=weight_gradient,
             reduce_hidden_gradient=not inputs.sequence_parallel,
             vocab_size=vocab_size,
+            teacher_vocab_size=teacher_vocab_size,
         )

@@ -50,7 +50,8 @@ class CausalAttention(nn.Module):
             from megatron.core.extensions.transformer_engine import TEDotProductAttention
             from megatron.core.transformer.enums import AttnMaskType
 
-            self.kernel = TEDotProductAttention(config, layer_number, AttnMaskType.causal, "self")
+            self.mask_type = AttnMaskType.causal
+            self.kernel = TEDotProductAttention(config, layer_number, self.mask_type, "self")
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, cache: LayerCache | None = None) -> Tensor:
         """[seq, batch, heads, head dim] three times to the same shape once; `k` and `v` may have fewer heads.
@@ -60,7 +61,7 @@ class CausalAttention(nn.Module):
         if cache is not None and not cache.append(k, v):
             return cache.attend(q)
         if self.backend == "te":
-            return self.kernel(q, k, v, attention_mask=None).view(q.shape)
+            return self.kernel(q, k, v, attention_mask=None, attn_mask_type=self.mask_type).view(q.shape)
         if self.backend == "flash":
             from flash_attn import flash_attn_func
 

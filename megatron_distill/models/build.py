@@ -117,6 +117,10 @@ class Decoder(GPTModel):
                 rope_scaling=block is not None and block.rotary_scaling != 1,
                 rope_scaling_factor=1.0 if block is None else block.rotary_scaling,
             )
+        elif self.pre_process:
+            # megatron-core makes this table in fp32 and casts whole models later. One dtype for all parameters is also
+            # what the optimizer's state relies on.
+            self.embedding.position_embeddings.to(options.dtype)
         self.shape = shape
         self.layer_indices = self_layers
         self.head: Callable[[Tensor], Tensor] | None = None

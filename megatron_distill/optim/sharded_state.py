@@ -103,6 +103,7 @@ def _shards(
             span = owned[parameter]["param"]
             group, position = optimizer.model_param_group_index_map[parameter]
             main = optimizer.optimizer.param_groups[group]["params"][position]
+            assert main.numel() == span.size, "megatron-core reorders a group whose parameters differ in dtype"
             state = optimizer.optimizer.state[main]
             tensors = {name: main if name == MASTER else state[name] for name in names}
             yield parameter, span.start, span.end, tensors

@@ -13,7 +13,7 @@ from megatron_distill.batch import Batch
 from megatron_distill.checkpoint.native import load_checkpoint
 from megatron_distill.config.model import ModelShape
 from megatron_distill.config.run import Layout
-from megatron_distill.losses.teacher_signal import largest
+from megatron_distill.losses.teacher_signal import hide_rows, largest
 from megatron_distill.models.build import BuildOptions, build_decoder
 from megatron_distill.models.capture import Capture
 from megatron_distill.tap import Tap
@@ -32,12 +32,15 @@ class FrozenTeacher:
         *,
         top_k: int = 0,
         temperature: float = 1.0,
+        outcomes: int | None = None,
     ) -> None:
-        """Collective over the role; `top_k` and `temperature` are for taps of the k likeliest tokens."""
+        """Collective over the role; `top_k` and `temperature` are for taps of the k likeliest tokens, of which the
+        student knows those of number below `outcomes` (None: all of the teacher's)."""
         self.model = build_decoder(shape, layers, layout, options)
         self.model.requires_grad_(False).eval()
         load_checkpoint(checkpoint, self.model, None)
         self.top_k, self.temperature = top_k, temperature
+        self.outcomes = shape.num_outcomes if outcomes is None else min(outcomes, shape.num_outcomes)
         self.group = parallel_state.get_tensor_model_parallel_group() if layout.tensor > 1 else None
         self.model.head = self._head
         self._taps: frozenset[Tap] = frozenset()
@@ -90,9 +93,10 @@ class FrozenTeacher:
             if "logits" in kinds:
                 self._found[Tap("logits")] = logits
             if "tail" in kinds:
-                top = largest(logits.flatten(0, 1), self.top_k, self.temperature, self.group)
+                known = hide_rows(logits.flatten(0, 1).clone(), self.outcomes, self.group)
+                top = largest(known, self.top_k, self.temperature, self.group)
                 lead = logits.shape[:2]
                 self._found[Tap("top_log_probs")] = top.log_probs.view(*lead, -1)
                 self._found[Tap("top_indices")] = top.indices.to(torch.int32).view(*lead, -1)
-                self._found[Tap("tail")] = top.tail.view(*lead, 1)
+                self._found[Tap("tail")] = top.log_tail.view(*lead, 1)
         return hidden

@@ -16,7 +16,7 @@ from megatron_distill.parallel import device
 from megatron_distill.parallel.bridge import Bridge, Transfer
 from megatron_distill.tap import Tap
 
-from .routes import Messages, Seat, Slice
+from .routes import Messages, Seat, Slice, part
 from .service import END, Service
 from .wire import Stamp, message_bytes, unpack
 
@@ -47,7 +47,7 @@ class ReceivedTeacher:
             tables = self._expect(service.table_messages(), server)
         spare = [self._expect(service.table_messages(), server) for server in servers[1:]]
         self._post(service.credits * len(servers))
-        self.tables = self._open(tables, Stamp(-1, 0, 0, None))
+        self.tables = self._on_grid(self._open(tables, Stamp(-1, 0, 0, None)), service.tables_of(seat.stage))
         """Of the teacher: its embedding table, its output matrix, where this rank needs them."""
         for same in spare:
             self._open(same, Stamp(-1, 0, 0, None))
@@ -62,7 +62,7 @@ class ReceivedTeacher:
         """
         expected_number, expected = self._posted.popleft()
         assert number == expected_number, (number, expected_number)
-        found = self._open(expected, self.service.stamp(number, self.replica, batch))
+        found = self._on_grid(self._open(expected, self.service.stamp(number, self.replica, batch)), taps)
         self._post(1)
         if self.seat == self.service.controller:
             self._tell(number, [self.service.pairing.server(self.replica, number)])
@@ -115,9 +115,25 @@ class ReceivedTeacher:
         messages = [(slices, transfer.wait(), transfer.peer) for slices, transfer in expected]
         self.waited_seconds += time.perf_counter() - begun
         for slices, message, peer in messages:
-            for tap, part in unpack(message, slices, stamp, peer).items():
-                parts.setdefault(tap, []).append(part)
+            for tap, piece in unpack(message, slices, stamp, peer).items():
+                parts.setdefault(tap, []).append(piece)
         return {tap: self._assemble(pieces) for tap, pieces in parts.items()}
+
+    def _on_grid(self, found: dict[Tap, Tensor], taps: Collection[Tap]) -> dict[Tap, Tensor]:
+        """With rows of zeros for the part of the student's vocabulary that the teacher does not have."""
+        for tap in taps:
+            form = self.service.forms.of(tap)
+            if form.grid is None:
+                continue
+            start, stop = part(form.grid, self.service.student.tensor, self.seat.tensor)
+            size = list(form.size)
+            size[form.dim] = stop - start
+            if tap not in found or found[tap].shape[form.dim] < stop - start:
+                whole = torch.zeros(size, dtype=form.dtype, device=device.current())
+                if tap in found:
+                    whole.narrow(form.dim, 0, found[tap].shape[form.dim]).copy_(found[tap])
+                found[tap] = whole
+        return found
 
     def _assemble(self, pieces: list[tuple[Slice, Tensor]]) -> Tensor:
         """This rank's part of a tensor, or all of it where the loss needs it whole."""

@@ -36,6 +36,9 @@ class Form:
     dtype: torch.dtype
     is_gathered: bool
     """Whether a student rank needs all of it, not only its part."""
+    grid: int | None = None
+    """Length that the student's ranks divide among them, where it is not the tensor's own: the rows of the student's
+    vocabulary. What the student has no rows for does not cross."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,23 @@ class Forms:
     top_k: int
     student_splits_sequence: bool
     """Whether the student runs with sequence parallelism."""
+    student_rows: int | None = None
+    """Rows of the student's vocabulary, padding included; None: as many as the teacher's."""
 
     def of(self, tap: Tap) -> Form:
         """The form of one."""
         seq, micro, shape = self.seq_length, self.micro_batch_size, self.shape
         heads = {"keys": shape.num_query_groups, "values": shape.num_query_groups}
+        size: tuple[int, ...]
         if tap.kind in ("queries", "keys", "values", "attention_output"):
             size = (seq, micro, heads.get(tap.kind, shape.num_attention_heads), shape.head_dim)
             return Form(size, 2, self.dtype, is_gathered=False)
         if tap.kind in ("embedding", "output_weight"):
-            return Form((shape.padded_vocab_size, shape.hidden_size), 0, self.dtype, is_gathered=False)
+            size = (shape.padded_vocab_size, shape.hidden_size)
+            return Form(size, 0, self.dtype, is_gathered=False, grid=self.student_rows)
         if tap.kind == "logits":
-            return Form((seq, micro, shape.padded_vocab_size), 2, self.dtype, is_gathered=False)
+            size = (seq, micro, shape.padded_vocab_size)
+            return Form(size, 2, self.dtype, is_gathered=False, grid=self.student_rows)
         if tap.kind == "hidden":
             return Form((seq, micro, shape.hidden_size), 0, self.dtype, not self.student_splits_sequence)
         if tap.kind == "final_hidden":
@@ -115,10 +123,11 @@ def plan_messages(
         for tap, source in taps:
             form = forms.of(tap)
             length = form.size[form.dim]
+            grid = form.grid or length
             for a in range(teacher_tensor):
                 for b in range(student_tensor):
-                    start = max(part(length, teacher_tensor, a)[0], part(length, student_tensor, b)[0])
-                    stop = min(part(length, teacher_tensor, a)[1], part(length, student_tensor, b)[1])
+                    start = max(part(length, teacher_tensor, a)[0], part(grid, student_tensor, b)[0])
+                    stop = min(part(length, teacher_tensor, a)[1], part(grid, student_tensor, b)[1])
                     if start < stop:
                         pair = Seat(source, a), Seat(stage, b)
                         found.setdefault(pair, []).append(Slice(tap, form, start, stop))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from megatron_distill.batch import Batch
 from megatron_distill.config.run import Layout
+from megatron_distill.tap import Tap
 
 from .needs import TABLES, Needs
 from .routes import Forms, Messages, Pairing, Seat, job_rank, plan_messages, seats
@@ -104,6 +105,11 @@ class Service:
     def table_messages(self) -> Messages:
         """Messages that cross once, before the first micro-batch."""
         return self._messages(self.layers_at(self.steps.start), tables=True)
+
+    def tables_of(self, stage: int) -> list[Tap]:
+        """The tables that ranks of a stage of the student need."""
+        wanted = self.needs.by_stage(self.layers_at(self.steps.start), self.student.pipeline, self.teacher.pipeline)
+        return [tap for tap, _ in wanted[stage] if tap.kind in TABLES]
 
     def bytes_per_token(self, number: int) -> float:
         """What crosses the bridge for a token of a micro-batch, headers included."""

@@ -110,6 +110,11 @@ def _check_data(plan: RunPlan) -> None:
                     f"{flag} {corpus.prefix} has token {largest}, but the model knows only {plan.shape.vocab_size} "
                     "tokens; give the tokenizer it was made with, or a larger --vocab-size"
                 )
+            if plan.teacher is not None and largest >= plan.teacher.shape.vocab_size:
+                raise ConfigError(
+                    f"{flag} {corpus.prefix} has token {largest}, but the teacher knows only "
+                    f"{plan.teacher.shape.vocab_size} tokens; give a corpus or a teacher without such tokens"
+                )
         if not whole:
             check_length(data, blend, plan.total_samples)
 

@@ -16,7 +16,7 @@ from megatron_distill.config.error import ConfigError
 from megatron_distill.config.run import RunConfig
 from megatron_distill.data.blend import open_blend
 from megatron_distill.data.corpus_record import read_corpus_record
-from megatron_distill.data.tokenizer import fingerprint
+from megatron_distill.data.tokenizer import fingerprint, vocabulary
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,18 @@ def check_same_tokenizer(one: KnownTokenizer | None, other: KnownTokenizer | Non
         return
     alike = f": {common_ids(one.path, other.path)}" if one.path and other.path else ""
     raise ConfigError(f"{one.whose} is another tokenizer than that of {other.whose}{alike}; {remedy}")
+
+
+def check_agreeing_tokenizers(one: KnownTokenizer | None, other: KnownTokenizer | None, remedy: str) -> None:
+    """Raise ConfigError if both are known and an id that both of them use means different tokens.
+
+    So one may have tokens that the other lacks. Where only a fingerprint is known, the vocabularies must be equal.
+    """
+    if one and other and one.path and other.path and one.fingerprint != other.fingerprint:
+        tokens, others = ({i: token for token, i in vocabulary(path).items()} for path in (one.path, other.path))
+        if all(tokens[i] == others[i] for i in tokens.keys() & others.keys()):
+            return
+    check_same_tokenizer(one, other, remedy)
 
 
 def choose_tokenizer(

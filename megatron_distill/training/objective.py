@@ -80,10 +80,13 @@ class Objective:
         *,
         lm_weight: float,
         counts_gradients: bool,
+        teacher_vocab_size: int | None = None,
     ) -> None:
-        """`counts_gradients`: whether DDP waits for a gradient of every parameter, as it does to overlap reductions."""
+        """`counts_gradients`: whether DDP waits for a gradient of every parameter, as it does to overlap reductions.
+        `teacher_vocab_size`: tokens to which the teacher gives a probability; None: as many as the student."""
         self.model, self.terms, self.needs, self.source = model, terms, needs, source
         self.lm_weight, self.counts_gradients = lm_weight, counts_gradients
+        self.teacher_vocab_size = teacher_vocab_size or model.shape.num_outcomes
         self.scales: Mapping[str, float] = {}
         self.sums: dict[str, Tensor] = {}
         """Components of the step so far, summed over this rank's tokens."""
@@ -177,6 +180,7 @@ class Objective:
             weights=(self.lm_weight, self._factor(term, "logits")),
             weight_gradient=buffer,
             vocab_size=model.shape.num_outcomes,
+            teacher_vocab_size=self.teacher_vocab_size,
         )
         self._add({LM: found.lm_sum, "logits": found.kd_sum})
         assert found.objective is not None
@@ -237,6 +241,7 @@ class Objective:
             inputs,
             student={table: self.model.embedding.word_embeddings.weight},
             teacher={table: self.source.tables[table]},
+            vocab_size=min(self.model.shape.num_outcomes, self.teacher_vocab_size),
         )
 
     def _factor(self, term: Weighted, name: str) -> float:

@@ -273,7 +273,7 @@ def _teacher(
         shape, layers, tokens = manifest.shape, manifest.layers, manifest.consumed_tokens
         mark = manifest.fingerprint
         theirs = identity.tokenizer_of(f"the teacher {named}", checkpoint, manifest)
-        identity.check_same_tokenizer(
+        identity.check_agreeing_tokenizers(
             theirs, tokenizer, "a student and its teacher compare token by token, so give a teacher with the same one"
         )
     lay = teacher_layout(config, student, shape.num_attention_heads, shape.padded_vocab_size)

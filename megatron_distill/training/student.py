@@ -77,6 +77,7 @@ def build_student(
             teacher,
             lm_weight=plan.config.distillation.lm_weight,
             counts_gradients=ddp.ddp_config.overlap_grad_reduce,
+            teacher_vocab_size=plan.teacher.shape.num_outcomes if plan.teacher else None,
         )
     return Student(plan, layers, frozen, model, ddp, optimizer, objective)
 

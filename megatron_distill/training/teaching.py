@@ -30,6 +30,10 @@ from .objective import TeacherSource, Weighted
 from .plan import RunPlan
 from .signals import passed_on
 from .state import TooManySkippedSteps
+from .vocabularies import check_vocabularies
+
+_OF_VOCABULARY = ("final_hidden", "output_weight", "embedding")
+"""Kinds of taps whose comparison goes token by token through the vocabulary."""
 
 
 def build_terms(plan: RunPlan) -> tuple[Weighted, ...]:
@@ -51,6 +55,8 @@ def build_terms(plan: RunPlan) -> tuple[Weighted, ...]:
                 f"--loss minilm: {term.loss.relation_heads} relation heads must be a multiple of "
                 f"--tensor-model-parallel-size {plan.layout.tensor}"
             )
+    if any(tap.kind in _OF_VOCABULARY for term in terms for tap in term.loss.taps(plan.initial_layers)):
+        check_vocabularies(plan)
     names = [name for term in terms for name in term.loss.components]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -58,10 +64,9 @@ def build_terms(plan: RunPlan) -> tuple[Weighted, ...]:
     for iteration in {plan.distils_from, plan.total_iters}:
         needs.by_stage(plan.layers_at(iteration), plan.layout.pipeline, plan.teacher.layout.pipeline)
     wire = plan.config.bridge
-    if wire.wire == "topk" and wire.top_k > plan.shape.num_outcomes:
-        raise ConfigError(
-            f"--bridge-top-k {wire.top_k} must be at most the {plan.shape.num_outcomes} rows of the vocabulary"
-        )
+    outcomes = min(plan.shape.num_outcomes, plan.teacher.shape.num_outcomes)
+    if wire.wire == "topk" and wire.top_k > outcomes:
+        raise ConfigError(f"--bridge-top-k {wire.top_k} must be at most the {outcomes} tokens that both models have")
     return terms
 
 
@@ -135,7 +140,7 @@ def _check_whole(plan: RunPlan) -> None:
 def _source(plan: RunPlan, world: World, terms: tuple[Weighted, ...]) -> TeacherSource:
     if world.bridge is None:
         _check_whole(plan)
-        return ColocatedTeacher(_frozen(plan, terms))
+        return ColocatedTeacher(_frozen(plan, terms), plan.shape.padded_vocab_size)
     seat = Seat(parallel_state.get_pipeline_model_parallel_rank(), parallel_state.get_tensor_model_parallel_rank())
     group = parallel_state.get_tensor_model_parallel_group() if plan.layout.tensor > 1 else None
     replica = parallel_state.get_data_parallel_rank()
@@ -172,6 +177,7 @@ def _service(plan: RunPlan, terms: tuple[Weighted, ...]) -> Service:
             dtype=device.dtype(config.training.precision),
             top_k=config.bridge.top_k,
             student_splits_sequence=config.parallel.sequence_parallel,
+            student_rows=plan.shape.padded_vocab_size,
         ),
         needs=needs_of(plan, terms),
         layers_at=plan.layers_at,
@@ -201,4 +207,5 @@ def _frozen(plan: RunPlan, terms: tuple[Weighted, ...]) -> FrozenTeacher:
         options,
         top_k=plan.config.bridge.top_k,
         temperature=temperatures[0] if temperatures else 1.0,
+        outcomes=plan.shape.num_outcomes,
     )

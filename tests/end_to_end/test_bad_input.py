@@ -290,11 +290,11 @@ def refused(flags: list[str], ranks: int, says: list[str]) -> None:
 @pytest.mark.parametrize(
     ("model", "loss", "says"),
     [
-        (["--vocab-size", "70"], "vanilla", ["60 tokens in 64 rows", "70 in 80", "same tokenizer"]),
-        (["--make-vocab-size-divisible-by", "20"], "vanilla", ["60 tokens in 64 rows", "60 in 60"]),
+        (["--vocab-size", "70"], "vanilla", ["the teacher knows 60 tokens and the student 70", "--tokenizer"]),
         (["--hidden-size", "128"], "hidden-states", ["needs a teacher as wide", "64", "128"]),
         (["--hidden-size", "128"], "attention-outputs", ["attention of the same width", "64", "128"]),
-        (["--vocab-size", "70"], "embedding-table", ["tables of the same size", "64 x 64", "80 x 64"]),
+        (["--vocab-size", "70"], "embedding-table", ["the teacher knows 60 tokens and the student 70", "--tokenizer"]),
+        (["--hidden-size", "128"], "embedding-table", ["tables of the same width", "64", "128"]),
         (["--num-attention-heads", "8"], "attention-scores", ["as many attention heads", "has 4", "student 8"]),
         (["--num-attention-heads", "3", "--hidden-size", "96"], "minilm", ["3 relation heads", "width 64", "teacher"]),
     ],

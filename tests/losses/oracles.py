@@ -15,7 +15,7 @@ def divergence(name: str, teacher_logits: Tensor, student_logits: Tensor, **para
         return (a * (a.log() - b.log())).sum(-1)
 
     if name == "symmetric":
-        w = parameters.get("weight", 0.9)
+        w = parameters.get("beta", 0.9)
         return (1 - w) * kl(p, q) + w * kl(q, p)
     if name == "jsd":
         b = parameters.get("beta", 0.9)

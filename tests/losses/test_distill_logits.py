@@ -13,7 +13,7 @@ from torch import Tensor
 from megatron_distill.config.error import ConfigError
 from megatron_distill.losses.distill_logits import LogitLosses, distill_logits
 from megatron_distill.losses.divergences import DIVERGENCES, divergence
-from megatron_distill.losses.teacher_signal import HiddenTeacher, LogitTeacher, TopKTeacher
+from megatron_distill.losses.teacher_signal import HiddenTeacher, LogitTeacher, TopKTeacher, largest
 from tests.losses import oracles
 from tests.losses.groups import join
 from tests.losses.largest import Largest
@@ -49,7 +49,7 @@ class Problem:
             return LogitTeacher(self.teacher_logits[:, part])
         log_p = (self.teacher_logits / temperature).log_softmax(-1)
         log_probs, indices = log_p.topk(K)
-        return TopKTeacher(log_probs, indices, 1 - log_probs.exp().sum(-1))
+        return TopKTeacher(log_probs, indices, log_p.scatter(1, indices, -torch.inf).logsumexp(1))
 
     def plain(self, name: str, coefficients: tuple[float, float], kind: str, temperature: float) -> dict[str, Tensor]:
         """Sums and gradients by autograd of the definition."""
@@ -179,6 +179,53 @@ def test_padding_may_fill_some_ranks_and_part_of_another(rank: int) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.parametrize("name", ["forward-kl", "jsd"])
+def test_tokens_that_the_teacher_does_not_have_get_none_of_its_probability(name: str) -> None:
+    """The student keeps its own outcomes; the teacher's rows beyond its own tokens hold anything."""
+    problem, cut = Problem(13), Problem(13)
+    problem.teacher_weight[REAL:] = 50.0
+    teacher_logits = cut.teacher_hidden @ cut.teacher_weight.t()
+    teacher_logits[:, REAL:] = -300  # whose logarithm the plain formula still can take
+    hidden, weight = problem.hidden.clone().requires_grad_(), problem.weight.clone().requires_grad_()
+    kd = (oracles.divergence(name, teacher_logits, hidden @ weight.t()) * problem.mask).sum()
+    expected = torch.autograd.grad(kd, (hidden, weight))
+    options = {"separable": False, "teacher_vocab_size": REAL, "chunk_tokens": 4}
+    _, values = fused(problem, name, (0.0, 1.0), problem.teacher("hidden"), **options)
+    assert_same(values, {"kd": kd.detach(), "hidden": expected[0], "weight": expected[1]})
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_the_largest_of_a_confident_teacher(name: str) -> None:
+    """Tails from 1e-2 down to 1e-30 in fp32, from logits as a model makes them, against float64."""
+    generator = torch.Generator().manual_seed(3)
+    tokens, vocab, width, k = 40, 512, 8, 16
+    teacher_logits = torch.randn(tokens, vocab, generator=generator)
+    teacher_logits[:, :k] += torch.linspace(9, 75, tokens)[:, None]
+    weight = torch.randn(vocab, width, generator=generator)
+    weight[:k] += 1.0
+    hidden = torch.rand(tokens, width, generator=generator) * torch.linspace(0.5, 3, tokens)[:, None]
+    top = largest(teacher_logits, k, 1.0, None)
+    log_p = teacher_logits.double().log_softmax(1)
+    own, matrix = hidden.double().requires_grad_(), weight.double().requires_grad_()
+    log_q = (own @ matrix.t()).log_softmax(1)
+    rest = torch.ones(tokens, vocab).scatter(1, top.indices, 0).bool()
+    outcomes = [
+        torch.cat((x.gather(1, top.indices), x.masked_fill(~rest, -1e9).logsumexp(1, True)), 1) for x in (log_p, log_q)
+    ]
+    expected = oracles.divergence(name, *outcomes).sum()
+    gradients = torch.autograd.grad(expected, (own, matrix))
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    zeros = torch.zeros(tokens, dtype=torch.long)
+    options: dict[str, Any] = {"which": divergence(name), "group": None, "weights": (0.0, 1.0)}
+    found = distill_logits(hidden, weight, top, zeros, torch.ones(tokens), **options)
+    assert found.objective is not None
+    found.objective.backward()
+    assert abs(found.kd_sum.item() / expected.item() - 1) < 1e-5
+    for got, wanted in zip((hidden.grad, weight.grad), gradients, strict=True):
+        assert got is not None and (got - wanted).norm() / wanted.norm() < 1e-5
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 13, 100])
 def test_the_size_of_a_chunk_does_not_matter(chunk: int) -> None:
     problem = Problem(3)
@@ -300,9 +347,9 @@ def test_nothing_of_tokens_times_vocabulary_is_ever_made(kind: str, separable: b
         saved.append(x.numel())
         return x
 
-    with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+    with Largest() as made, torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         fused(problem, "jsd", (1.0, 1.0), teacher, separable=separable, chunk_tokens=chunk)
-    assert largest.nbytes <= 2 * chunk * vocab * 4
+    assert made.nbytes <= 2 * chunk * vocab * 4
     assert max(saved, default=0) <= tokens * WIDTH
 
 

@@ -24,7 +24,7 @@ GOLDEN = [
     ("jsd", {"beta": 0.1}, 0.092674),
     ("jsd", {"beta": 0.5}, 0.230645),
     ("tvd", {}, 0.6),
-    ("symmetric", {"weight": 0.9}, 1.012081),
+    ("symmetric", {"beta": 0.9}, 1.012081),
 ]
 
 
@@ -139,8 +139,8 @@ def test_limits(p: Tensor, q: Tensor) -> None:
         gaps = [(value(skewed, p, q, alpha=a) - value(plain, p, q)).abs().item() for a in (1e-6, 1e-9, 1e-12)]
         assert gaps[2] < 1e-5 and gaps[2] <= gaps[0] + 1e-12
         assert value(skewed, p, q, alpha=1 - 1e-12).abs().item() < 1e-5
-    assert value("symmetric", p, q, weight=0).item() == pytest.approx(value("forward-kl", p, q).item(), abs=1e-13)
-    assert value("symmetric", p, q, weight=1).item() == pytest.approx(value("reverse-kl", p, q).item(), abs=1e-13)
+    assert value("symmetric", p, q, beta=0).item() == pytest.approx(value("forward-kl", p, q).item(), abs=1e-13)
+    assert value("symmetric", p, q, beta=1).item() == pytest.approx(value("reverse-kl", p, q).item(), abs=1e-13)
 
 
 def test_log_softmax_equals_torch() -> None:

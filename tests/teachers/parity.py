@@ -13,6 +13,7 @@ import io
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,13 @@ def steps(rank: int, tmp_path: Path, common: list[str], methods: dict[str, list[
                 run(plan, world, terms)
 
 
-def base_run(folder: Path, corpus: Path) -> Path:
-    """A teacher whose every weight matters: large random weights, norms away from 1."""
-    launch(_base, 1, 120.0, folder, {"corpus": str(corpus)})
+def base_run(folder: Path, corpus: Path, flags: Sequence[str] = ()) -> Path:
+    """A model whose every weight matters: large random weights, norms away from 1."""
+    launch(_base, 1, 120.0, folder, {"corpus": str(corpus), "more": list(flags)})
     return folder / "base"
 
 
-def _base(rank: int, tmp_path: Path, corpus: str) -> None:
+def _base(rank: int, tmp_path: Path, corpus: str, more: list[str]) -> None:
     from megatron_distill.config.flags import parse
     from megatron_distill.config.run import RunConfig
     from megatron_distill.parallel.worlds import Role, open_world
@@ -136,7 +137,7 @@ def _base(rank: int, tmp_path: Path, corpus: str) -> None:
     from megatron_distill.training.state import TrainState
     from megatron_distill.training.student import build_student, save_student
 
-    flags = [*common_flags(corpus), "--save", str(tmp_path / "base"), "--init-method-std", "0.15"]
+    flags = [*common_flags(corpus), "--save", str(tmp_path / "base"), "--init-method-std", "0.15", *more]
     plan = make_plan(parse(RunConfig, flags), world_size=1)
     with open_world((Role("student", plan.layout),)):
         student = build_student(plan, 0, weights=None, with_optimizer=False)
