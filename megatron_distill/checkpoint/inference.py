@@ -164,11 +164,11 @@ def load_tokenizer_of(stored: StoredModel, given: Path | None = None) -> Any:
         raise ConfigError(f"{stored.path} records no tokenizer; give it with --tokenizer")
     folder = path if path.is_dir() else path.parent
     stands_for_folder = path.is_dir() or path == tokenizer_files_of(folder)[0]
-    if not stands_for_folder or not (folder / "tokenizer_config.json").is_file():
-        with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made:
+        if not stands_for_folder or not (folder / "tokenizer_config.json").is_file():
             load_tokenizer(path).save_huggingface(Path(made))
-            return AutoTokenizer.from_pretrained(made, trust_remote_code=False)
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # transformers raises what the file at fault makes it raise
-        raise ConfigError(f"{folder} holds no tokenizer that transformers reads: {error}") from error
+            folder = Path(made)
+        try:
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except Exception as error:  # transformers raises what the file at fault makes it raise
+            raise ConfigError(f"{path} holds no tokenizer that transformers reads: {error}") from error

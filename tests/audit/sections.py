@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import corruptions, tokenizers, wrong_inputs
+from . import corruptions, layouts, pickles, tokenizers, wrong_inputs
 from .rows import Options, Row
 
 SECTIONS: dict[str, Callable[[Options], list[Row]]] = {
+    "layouts": layouts.run,
+    "pickles": pickles.run,
     "tokenizers": tokenizers.run,
-    "corruptions": corruptions.run,
     "wrong-inputs": wrong_inputs.run,
+    "corruptions": corruptions.run,
 }

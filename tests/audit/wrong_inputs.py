@@ -10,7 +10,7 @@ from tests.end_to_end.wrong_inputs import all_cases, fault_of, make_scene, run_c
 from .forked import Task, run_all
 from .rows import Options, Row, spread, tell_progress
 
-SECTION, BATCH = "wrong inputs", 25
+SECTION, BATCH = "wrong-inputs", 25
 
 
 def run(options: Options) -> list[Row]:
