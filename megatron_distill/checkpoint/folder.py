@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from megatron_distill.data.whole_file import write_whole
+
 from .checksum import checksum
 from .manifest import NAME, Manifest
 
@@ -147,10 +149,7 @@ def publish_weights(run: Path, manifest: Manifest, write: Callable[[Path], dict[
 def point_at(final: Path) -> None:
     """Let the run's `latest` name a checkpoint."""
     run = final.parent.parent
-    pointer = run / "latest.partial"
-    pointer.write_text(final.name + "\n")
-    flush(pointer)
-    pointer.rename(run / "latest")
+    write_whole(run / "latest", final.name + "\n")
     flush(run)
 
 

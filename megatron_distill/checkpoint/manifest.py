@@ -256,6 +256,11 @@ def find_checkpoint(path: Path) -> Path:
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise ConfigError(f"there is no checkpoint or run at {path}{hint}")
     folder = latest_checkpoint(path)
+    if folder is None and (path / "config.json").is_file():
+        raise ConfigError(
+            f"{path} is a Hugging Face folder, and a run starts from checkpoints of its own kind; convert it with "
+            f"`python tools/convert_checkpoint.py from-hf {path} RUN` and give RUN"
+        )
     if folder is None:
         raise ConfigError(f"{path} holds no finished checkpoint; give a run folder with a file `latest`")
     return folder

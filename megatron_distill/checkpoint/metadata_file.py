@@ -18,6 +18,7 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
     ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
@@ -177,7 +178,9 @@ def _fields(record: Any, kind: str) -> dict[str, Any]:
 
 def _metadata(found: Any) -> Metadata:
     state = _fields(found, "Metadata")
-    described = {str(name): _tensor(value) for name, value in state["state_dict_metadata"].items()}
+    described: dict[str, TensorStorageMetadata | BytesStorageMetadata] = {
+        str(name): _tensor(value) for name, value in state["state_dict_metadata"].items()
+    }
     storage: dict[MetadataIndex, Any] = {}
     for index, info in state["storage_data"].items():
         where = _fields(index, "MetadataIndex")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_distill.checkpoint.folder import move_aside
+from megatron_distill.checkpoint.folder import move_aside, point_at
 from megatron_distill.checkpoint.manifest import find_checkpoint, latest_checkpoint, read_manifest
 from megatron_distill.config.error import ConfigError
 from megatron_distill.data.tokenizer import fingerprint
@@ -87,3 +87,20 @@ def test_a_run_that_starts_anew_inherits_nothing(tmp_path: Path) -> None:
     manifest = read_manifest(find_checkpoint(run))
     assert manifest.tokenizer_fingerprint == fingerprint(second) and manifest.format == 3
     assert json.loads((run / "result.json").read_text())["iterations"] == 2
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+    victim, final = tmp_path / "victim", tmp_path / "run" / "checkpoints" / "iter_0000001"
+    final.mkdir(parents=True)
+    victim.write_text("precious")
+    for name in ("latest.partial", "latest"):
+        (tmp_path / "run" / name).symlink_to(victim)
+    point_at(final)
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "run" / "latest").read_text() == "iter_0000001\n"
+
+
+def test_a_hugging_face_folder_is_told_how_to_come_in(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="convert_checkpoint.py from-hf"):
+        find_checkpoint(tmp_path)
