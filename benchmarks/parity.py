@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 warnings.simplefilter("ignore")
 
-from megatron_distill.checkpoint.comparison import largest_difference  # noqa: E402
+from megatron_distill.checkpoint.comparison import compare as compare_logits  # noqa: E402
 from megatron_distill.checkpoint.from_hf import import_model  # noqa: E402
 from megatron_distill.checkpoint.huggingface import export  # noqa: E402
 from megatron_distill.checkpoint.manifest import read_manifest  # noqa: E402
@@ -49,7 +49,7 @@ def compare(name: str, folder: Path) -> dict[str, object]:
     export(checkpoint, manifest, folder / "again")
     before, after = (load_file(folder / side / "model.safetensors") for side in ("theirs", "again"))
     same = before.keys() == after.keys() and all(torch.equal(after[key], value) for key, value in before.items())
-    differences = [largest_difference(checkpoint, manifest, side) for side in (theirs, folder / "again")]
+    differences = [compare_logits(checkpoint, side).difference for side in (theirs, folder / "again")]
     return {"in": float(f"{differences[0]:.2g}"), "out": float(f"{differences[1]:.2g}"), "round_trip_is_exact": same}
 
 

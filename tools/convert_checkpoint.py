@@ -10,15 +10,13 @@ from __future__ import annotations
 import sys
 import warnings
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from megatron_distill.checkpoint.manifest import find_checkpoint, read_manifest
 from megatron_distill.config.arguments import ArgumentParser
 from megatron_distill.config.limits import path
 from megatron_distill.config.program import run_program
-
-TOLERANCE = 1e-4
-"""Largest difference of fp32 logits that rounding explains: the two programs add in other orders."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,41 +58,40 @@ def convert(words: list[str] | None) -> int:
 
 
 def export(run: Path, out: Path, *, compared: bool = True) -> int:
-    """Write `out` and compare it with the checkpoint."""
+    """Write `out`, if its logits are those of the checkpoint."""
     from megatron_distill.checkpoint.huggingface import export as write_folder
 
-    folder = find_checkpoint(run)
-    write_folder(folder, read_manifest(folder), out)
-    return compare(run, out) if compared else _not_compared(out)
-
-
-def import_folder(folder: Path, out: Path, *, compared: bool = True) -> int:
-    """Write `out` and compare it with the Hugging Face folder."""
-    from megatron_distill.checkpoint.from_hf import import_model
-
-    import_model(folder, out)
-    return compare(out, folder, wrote=out) if compared else _not_compared(out)
-
-
-def _not_compared(out: Path) -> int:
-    print(f"wrote {out}: logits not compared")
+    checkpoint, verdict = find_checkpoint(run), _Verdict()
+    write_folder(checkpoint, read_manifest(checkpoint), out, partial(verdict.compare, checkpoint) if compared else None)
+    print(f"wrote {out}: {verdict.words}")
     return 0
 
 
-def compare(run: Path, out: Path, *, wrote: Path | None = None) -> int:
-    """Compare the logits of a checkpoint and of a Hugging Face folder on text; 0 if they are equal."""
-    from transformers.utils import logging
+def import_folder(folder: Path, out: Path, *, compared: bool = True) -> int:
+    """Write `out`, if its logits are those of the Hugging Face folder."""
+    from megatron_distill.checkpoint.from_hf import import_model
 
-    from megatron_distill.checkpoint.comparison import largest_difference
+    verdict = _Verdict()
+    import_model(folder, out, (lambda checkpoint: verdict.compare(checkpoint, folder)) if compared else None)
+    print(f"wrote {out}: {verdict.words}")
+    return 0
 
-    logging.disable_progress_bar()
-    folder = find_checkpoint(run)
-    manifest = read_manifest(folder)
-    with _single_world():
-        difference = largest_difference(folder, manifest, out)
-    verdict = "equal" if difference <= TOLERANCE else "NOT EQUAL"
-    print(f"wrote {wrote or out}: logits {verdict}, largest difference {difference:.2g} (limit {TOLERANCE:g})")
-    return 0 if difference <= TOLERANCE else 1
+
+class _Verdict:
+    """What a comparison came to."""
+
+    def __init__(self) -> None:
+        self.words = "logits not compared"
+
+    def compare(self, checkpoint: Path, folder: Path) -> None:
+        """Raise OutsideError unless a checkpoint and a Hugging Face folder are the same model."""
+        from transformers.utils import logging
+
+        from megatron_distill.checkpoint.comparison import compare
+
+        logging.disable_progress_bar()
+        with _single_world():
+            self.words = compare(checkpoint, folder).check(folder)
 
 
 def _single_world() -> AbstractContextManager[object]:
@@ -102,9 +99,9 @@ def _single_world() -> AbstractContextManager[object]:
     from megatron_distill.config.run import Layout
     from megatron_distill.parallel.worlds import Role, open_world
 
-    layout = Layout(tensor=1, pipeline=1, data=1, num_microbatches=1)
-    # A shell inside a job of several ranks has their variables, and nobody else comes.
-    return open_world((Role("convert", layout),), place=JobPlace())
+    # A conversion is the work of one process, whatever started it: it waits for no ranks.
+    role = Role("convert", Layout(tensor=1, pipeline=1, data=1, num_microbatches=1))
+    return open_world((role,), place=JobPlace())
 
 
 if __name__ == "__main__":

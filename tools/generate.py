@@ -28,10 +28,13 @@ def continue_all(words: list[str] | None) -> int:
     arguments = _parser().parse(words)
     warnings.filterwarnings("ignore", module=r"megatron\.core")
     job_place()  # what is wrong with it is said before anything is loaded
-    prompts = [*arguments.prompt, *_lines(arguments.prompt_file)]
+    lines = _lines(arguments.prompt_file)
+    prompts = [*arguments.prompt, *lines]
     if not prompts:
         raise ConfigError("give a --prompt, or a --prompt-file with one on each line")
-    for text in generate(arguments, prompts) or []:
+    names = [f"--prompt {number}" for number, _ in enumerate(arguments.prompt, 1)]
+    names += [f"line {number} of --prompt-file {arguments.prompt_file}" for number, _ in enumerate(lines, 1)]
+    for text in generate(arguments, prompts, names) or []:
         print(text)
     return 0
 
@@ -45,25 +48,20 @@ def _lines(file: Path | None) -> list[str]:
         raise ConfigError(f"--prompt-file {file} is not UTF-8 text") from error
 
 
-def generate(arguments: argparse.Namespace, prompts: list[str]) -> list[str] | None:
-    """The prompts and their continuations, None on ranks but the first."""
+def generate(arguments: argparse.Namespace, prompts: list[str], names: list[str]) -> list[str] | None:
+    """The prompts, called `names` in messages, and their continuations; None on ranks but the first."""
     from transformers.utils import logging
 
-    from megatron_distill.generation.sampling import Sampling
     from megatron_distill.generation.text import Request, continue_texts
 
     logging.disable_progress_bar()
-    sampling = Sampling(
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        no_repeat_ngram=arguments.no_repeat_ngram,
-        seed=arguments.seed,
-    )
+    flags = ("temperature", "top_k", "top_p", "no_repeat_ngram", "seed")
+    sampling = {name: value for name in flags if (value := getattr(arguments, name)) is not None}
     return continue_texts(
         Request(
             model=arguments.model,
             prompts=tuple(prompts),
+            names=tuple(names),
             max_new_tokens=arguments.max_new_tokens,
             sampling=sampling,
             tokenizer=arguments.tokenizer,
@@ -81,13 +79,13 @@ def _parser() -> ArgumentParser:
     add("--prompt", type=free_text, action="append", default=[], help="text to continue; may be given several times")
     add("--prompt-file", type=path, help="more of them, one on each line")
     add("--max-new-tokens", type=whole_number(least=1, most=1 << 20), default=32, help="tokens to add at most")
-    add("--temperature", type=number(least=0, most=1e6), default=0.7, help="0 takes the likeliest token")
-    add("--top-k", type=whole_number(least=0), default=0, help="draw from the k likeliest tokens; 0: from all")
+    own = "; by default what the model's generation_config.json says, else"
+    add("--temperature", type=number(least=0, most=1e6), help=f"0 takes the likeliest token{own} 0.7")
+    add("--top-k", type=whole_number(least=0), help=f"draw from the k likeliest tokens, 0: from all{own} 0")
     add(
         "--top-p",
         type=number(above=0, most=1),
-        default=1.0,
-        help="draw from the likeliest tokens that reach this probability",
+        help=f"draw from the likeliest tokens that reach this probability{own} 1",
     )
     add("--no-repeat-ngram", type=whole_number(least=0), default=0, help="no n tokens in a row twice; 0: they may")
     add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,13 +14,17 @@ from megatron_distill.models.families.hf_config import HFConfig
 from megatron_distill.models.families.registry import Family, find_model_type
 
 from .folder import publish_weights
+from .generation_defaults import GenerationDefaults
 from .hf_folder import HFWeights
 from .manifest import Manifest
 from .storage import write_tensors
 from .tokenizer_files import FILES, FOLDER, checksums_of, fingerprint_if_read
+from .written_aside import written_aside
 
 _TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float32}
 """What weights become; fp16 is widened, because neither bf16 nor training in fp16 would keep it."""
+_HEADS = ("lm_head.weight", "embed_out.weight")
+"""What output matrices are called."""
 
 
 class Source:
@@ -33,12 +38,17 @@ class Source:
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}")
         config = HFConfig.read(folder)
+        self.weights = HFWeights(folder)
+        config = HFConfig(config.values, config.where, tensors=len(self.weights.names()))
+        if config.mapping("quantization_config"):
+            raise ConfigError(f"{config.where} has a quantization_config; quantised weights can't be read")
+        self.generation = GenerationDefaults.read(folder)
         self.family: Family = find_model_type(config.values["model_type"], config.where)
         self.shape = self.family.read_config(config)
         self.layers = tuple(range(self.shape.num_layers))
         self.rules = {rule.ours: rule for rule in self.family.rules(self.shape, self.layers)}
-        self.weights = HFWeights(folder)
         self._names = self._find_names()
+        self._check_tied()
         self.dtype = self._check_tensors()
         """Of our checkpoint: that of the weights, fp32 if they are of several."""
 
@@ -81,23 +91,43 @@ class Source:
             )
         return found
 
+    def _check_tied(self) -> None:
+        """Refuse an output matrix that is dropped as a copy of the embedding and is none."""
+        copies = [name for name in _HEADS if name in self.weights.names()] if self.shape.tied else []
+        table = next(iter(self.rules["embedding.word_embeddings.weight"].theirs))
+        for name in copies:
+            if not torch.equal(self.weights.read(name), self.weights.read(self._names[table])):
+                raise ConfigError(
+                    f"{self.weights.folder}: config.json ties the output matrix to the embedding, but {name} is "
+                    "another matrix; set tie_word_embeddings to false if it is the model's own, or remove it"
+                )
+
     def _may_be_ignored(self, name: str) -> bool:
-        copy_of_table = self.shape.tied and name in ("lm_head.weight", "embed_out.weight")
+        copy_of_table = self.shape.tied and name in _HEADS
         return copy_of_table or name.endswith(self.family.ignored)
 
 
-def import_model(folder: Path, out: Path) -> Path:
+def import_model(folder: Path, out: Path, check: Callable[[Path], None] | None = None) -> Path:
     """Write a Hugging Face model as a run folder with one checkpoint, from which runs start with `--load`.
 
-    Returns the checkpoint's folder.
+    `check` gets the checkpoint before the run has its name, which it never gets if that raises. Returns the
+    checkpoint's folder.
 
     Raises:
-        ConfigError: nothing that can be read, or `out` is in use.
+        ConfigError: nothing that can be read, a tokenizer that is damaged or larger than the model's vocabulary, or
+            `out` is in use.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists already; give a folder that does not")
+    with written_aside(out) as run:
+        checkpoint = _write_run(folder, run)
+        if check is not None:
+            check(checkpoint)
+    return out / checkpoint.relative_to(run)
+
+
+def _write_run(folder: Path, run: Path) -> Path:
     source = Source(folder)
-    tokenizer = _copy_tokenizer(folder, out / FOLDER)
+    check_public_tokenizer(folder, source)
+    tokenizer = _copy_tokenizer(folder, run / FOLDER)
     manifest = Manifest(
         iteration=0,
         consumed_samples=0,
@@ -108,12 +138,25 @@ def import_model(folder: Path, out: Path) -> Path:
         optimizer="none",
         dtype=str(source.dtype).removeprefix("torch."),
         tokenizer=tokenizer,
-        tokenizer_fingerprint=None if tokenizer is None else fingerprint_if_read(out / tokenizer),
-        tokenizer_checksums=checksums_of(out, tokenizer),
+        tokenizer_fingerprint=None if tokenizer is None else fingerprint_if_read(run / tokenizer),
+        tokenizer_checksums=checksums_of(run, tokenizer),
+        generation=source.generation.to_manifest(),
         origin=(str(folder),),
     )
     shapes = {rule.ours: rule.shape for rule in source.rules.values()}
-    return publish_weights(out, manifest, lambda partial: write_tensors(partial, shapes, source.dtype, source.read))
+    return publish_weights(run, manifest, lambda partial: write_tensors(partial, shapes, source.dtype, source.read))
+
+
+def check_public_tokenizer(folder: Path, source: Source) -> None:
+    """Open the folder's tokenizer, if it has one.
+
+    Raises:
+        ConfigError: it is damaged, or has more tokens than the model.
+    """
+    from .inference import load_fitting_tokenizer
+
+    if any((folder / name).is_file() for name in FILES):
+        load_fitting_tokenizer(folder, source.shape.vocab_size, folder)
 
 
 def _copy_tokenizer(folder: Path, out: Path) -> str | None:

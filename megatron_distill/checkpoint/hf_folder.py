@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,18 @@ import torch
 from torch import Tensor
 
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.json_file import read_json
 
 from .safetensors_file import CODES, SafetensorsFile
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class _Index:
+    weight_map: dict[str, str]
+    """The file of every tensor."""
 
 
 class HFWeights:
@@ -63,11 +70,7 @@ class HFWeights:
         return list(self._reader(path).keys())
 
     def _read_index(self, path: Path) -> dict[str, Path]:
-        try:
-            entries = json.loads(path.read_text("utf-8"))["weight_map"].items()
-            where = {str(name): self.folder / Path(file).name for name, file in entries}
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ConfigError(f"{path} is no index of shards: {error!r}") from error
+        where = {name: self.folder / Path(file).name for name, file in read_json(path, _Index).weight_map.items()}
         shards = sorted(set(where.values()))
         missing = next((shard.name for shard in shards if not shard.is_file()), None)
         if missing is not None:
@@ -95,7 +98,7 @@ def _open_bin(path: Path) -> dict[str, Tensor]:
             "convert it to safetensors where you trust it"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ConfigError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{path} is damaged: {(str(error).splitlines() or ['it is empty'])[0]}") from error
     if not isinstance(loaded, dict) or not all(isinstance(x, Tensor) for x in loaded.values()):
         raise ConfigError(f"{path} holds no dictionary of tensors")
     return loaded

@@ -5,52 +5,77 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from megatron_distill.config.json_file import read_json
 from megatron_distill.models.families import Family, find_exported
 from megatron_distill.models.families.rules import Rule
 
 from .ahead import one_ahead
 from .folder import flush
+from .generation_defaults import IDS, NAME, GenerationDefaults
 from .manifest import Manifest
 from .model_card import PROVENANCE, model_card, provenance
 from .safetensors_file import write_safetensors
 from .storage import TensorReader
 from .tokenizer_files import FILES, find_tokenizer
 from .verify import check_whole
+from .written_aside import written_aside
 
-_ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 SHARD_BYTES = 4 << 30
 """A safetensors file of an export is no larger, unless one tensor is."""
 
 
-def export(folder: Path, manifest: Manifest, out: Path) -> None:
+def export(folder: Path, manifest: Manifest, out: Path, check: Callable[[Path], None] | None = None) -> None:
     """Write a checkpoint as a Hugging Face folder: weights in shards, configuration, tokenizer, model card.
 
-    The checkpoint is read whole and compared with its checksums first. Tensors are read and written one by one, and
-    config.json comes last, so that a folder that has it has everything.
+    The checkpoint is read whole and compared with its checksums first. Tensors are read and written one by one. The
+    folder gets its name when it is complete and `check`, which is given it, has not raised. It takes the place of an
+    older export; files of others that lie in that are kept.
 
     Raises:
-        ConfigError: the checkpoint is damaged.
+        ConfigError: the checkpoint or its tokenizer is damaged, or `out` is something else than an export.
     """
     check_whole(folder)
+    with written_aside(out, may_replace=_is_export, replaced=_is_exported) as partial:
+        _write(folder, manifest, partial, out.resolve().name)
+        if check is not None:
+            check(partial)
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether we have written it; raises ConfigError if that cannot be read."""
+    path = folder / "config.json"
+    return path.is_file() and PROVENANCE in read_json(path, dict[str, Any])
+
+
+def _is_exported(name: str) -> bool:
+    """Whether an export has a file of that name."""
+    code = name.endswith("_palm_paper.py")
+    named = name in ("config.json", NAME, "README.md", "model.safetensors.index.json", *FILES)
+    return named or code or (name.startswith("model") and name.endswith(".safetensors"))
+
+
+def _write(folder: Path, manifest: Manifest, out: Path, name: str) -> None:
     shape, layers, dtype = manifest.shape, manifest.layers, getattr(torch, manifest.dtype)
     family = find_exported(shape)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").unlink(missing_ok=True)
+    ends, generation = _write_tokenizer(find_tokenizer(folder, manifest), out), None
+    if manifest.generation:
+        kept = GenerationDefaults.from_manifest(manifest.generation)
+        ends, generation = kept.ids, kept.generation
     _write_weights(TensorReader(folder), family.rules(shape, layers), dtype, out)
-    ends = _write_tokenizer(find_tokenizer(folder, manifest), out)
     for file in _code(family):
         shutil.copyfile(file, out / file.name)
     config = {"architectures": [family.architecture], "model_type": family.model_type, "dtype": manifest.dtype}
     config |= family.write_config(shape, layers) | ends | {PROVENANCE: provenance(manifest)}
-    (out / "generation_config.json").write_text(json.dumps(ends, indent=1))
-    (out / "README.md").write_text(model_card(out.resolve().name, manifest, has_code=bool(family.code)))
+    if generation is not None or not manifest.generation:  # else transformers makes it of config.json, as it did
+        (out / NAME).write_text(json.dumps(ends if generation is None else generation, indent=1))
+    (out / "README.md").write_text(model_card(name, manifest, has_code=bool(family.code)))
     (out / "config.json").write_text(json.dumps(config, indent=1))
     flush(out)
 
@@ -119,15 +144,15 @@ def _write_tokenizer(path: str | None, out: Path) -> dict[str, int | None]:
     from megatron_distill.data.tokenizer import load_tokenizer
 
     if path is None:
-        return dict.fromkeys(_ENDS)
+        return dict.fromkeys(IDS)
     if not (Path(path) / "tokenizer_config.json").exists():
         tokenizer = load_tokenizer(path)
         tokenizer.save_huggingface(out)
-        return dict.fromkeys(_ENDS, tokenizer.eod_id)
+        return dict.fromkeys(IDS, tokenizer.eod_id)
     for file in (Path(path) / name for name in FILES):
         if file.is_file():
             shutil.copyfile(file, out / file.name)
-    from transformers import AutoTokenizer
+    from .inference import load_folder_tokenizer
 
-    loaded = AutoTokenizer.from_pretrained(out, trust_remote_code=False)
-    return {name: getattr(loaded, name) for name in _ENDS}
+    loaded = load_folder_tokenizer(out)
+    return {name: getattr(loaded, name) for name in IDS}

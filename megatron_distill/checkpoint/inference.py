@@ -17,6 +17,7 @@ from megatron_distill.config.run import Layout
 
 from . import tokenizer_files
 from .checksum import checksum
+from .generation_defaults import GenerationDefaults
 from .manifest import find_checkpoint, read_manifest
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class StoredModel:
     fingerprint: str
     """Identity of the weights, wherever they lie: from the checksums of a checkpoint, or of the weights and config.json
     of a Hugging Face folder."""
+    generation: GenerationDefaults
+    """What the model it was made from says about generating text."""
 
     @property
     def is_run(self) -> bool:
@@ -63,9 +66,9 @@ def find_model(path: Path) -> StoredModel:
     kept = tokenizer_files.find_tokenizer(folder, manifest)
     tokenizer = Path(kept) if kept else None
     dtype = getattr(torch, manifest.dtype)
-    return StoredModel(
-        path, folder, manifest.shape, manifest.layers, dtype, tokenizer, manifest.iteration, manifest.fingerprint
-    )
+    generation = GenerationDefaults.from_manifest(manifest.generation)
+    shape, layers, identity = manifest.shape, manifest.layers, manifest.fingerprint
+    return StoredModel(path, folder, shape, layers, dtype, tokenizer, manifest.iteration, identity, generation)
 
 
 def _source(path: Path) -> Source:
@@ -77,7 +80,9 @@ def _source(path: Path) -> Source:
 def _public(path: Path, source: Source) -> StoredModel:
     tokenizer = path if any((path / name).is_file() for name in tokenizer_files.FILES) else None
     identity = _identity(path)
-    return StoredModel(path, path, source.shape, source.layers, source.dtype, tokenizer, None, identity)
+    return StoredModel(
+        path, path, source.shape, source.layers, source.dtype, tokenizer, None, identity, source.generation
+    )
 
 
 def _identity(folder: Path) -> str:
@@ -152,6 +157,34 @@ def load_tokenizer_of(stored: StoredModel, given: Path | None = None) -> Any:
     Raises:
         ConfigError: the model has none and none is given, or it is no tokenizer.
     """
+    path = given or stored.tokenizer
+    if path is None:
+        raise ConfigError(f"{stored.path} records no tokenizer; give it with --tokenizer")
+    return load_fitting_tokenizer(path, stored.shape.vocab_size, stored.path)
+
+
+def load_fitting_tokenizer(path: Path, vocab_size: int, where: object) -> Any:
+    """The tokenizer at `path` as transformers has it, for the model of `where` with `vocab_size` tokens.
+
+    Raises:
+        ConfigError: it is no tokenizer, or has tokens that the model does not know.
+    """
+    tokenizer = load_folder_tokenizer(path)
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= vocab_size:
+        raise ConfigError(
+            f"the tokenizer {path} has the token {largest}, but {where} knows only {vocab_size} tokens; give the "
+            "tokenizer that the model was trained with"
+        )
+    return tokenizer
+
+
+def load_folder_tokenizer(path: Path) -> Any:
+    """The tokenizer at `path`, a folder or a file, as transformers has it.
+
+    Raises:
+        ConfigError: it is no tokenizer.
+    """
     import tempfile
 
     from transformers import AutoTokenizer
@@ -159,9 +192,6 @@ def load_tokenizer_of(stored: StoredModel, given: Path | None = None) -> Any:
     from megatron_distill.data.tokenizer import load_tokenizer
     from megatron_distill.data.tokenizer import tokenizer_files as tokenizer_files_of
 
-    path = given or stored.tokenizer
-    if path is None:
-        raise ConfigError(f"{stored.path} records no tokenizer; give it with --tokenizer")
     folder = path if path.is_dir() else path.parent
     stands_for_folder = path.is_dir() or path == tokenizer_files_of(folder)[0]
     with tempfile.TemporaryDirectory() as made:

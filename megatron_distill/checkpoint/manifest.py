@@ -63,6 +63,8 @@ class Manifest:
     """Identity of the tokenizer's vocabulary (data/tokenizer.py); None where it is not known."""
     tokenizer_checksums: dict[str, str] = field(default_factory=dict)
     """CRC-32 of each file of the tokenizer's copy, by name."""
+    generation: dict[str, Any] = field(default_factory=dict)
+    """What a public model said about generating text (`GenerationDefaults.to_manifest`)."""
     origin: tuple[str, ...] = ()
     """Where the weights came from before training: the run or model, and where that one's came from, and so on."""
     files: dict[str, int] = field(default_factory=dict)

@@ -33,22 +33,24 @@ def generate(
     sampling: Sampling,
     *,
     max_new_tokens: int,
-    eod: int | None = None,
+    eod: int | Sequence[int] | None = None,
     rows: Sequence[int] | None = None,
 ) -> Generated:
     """Continue `prompts` [batch, longest prompt], int64, of `lengths` [batch], padded on the right with any token.
 
-    A row ends with the token `eod`, or after `max_new_tokens`. `rows` number them for the random numbers; a row with
-    the same number, seed and prompt gets the same text in any batch. Collective over the ranks of the model, which all
-    give the same arguments and get the same result.
+    A row ends with the token `eod`, or any of several, or after `max_new_tokens`. `rows` number them for the random
+    numbers; a row with the same number, seed and prompt gets the same text in any batch. Collective over the ranks of
+    the model, which all give the same arguments and get the same result.
 
     Raises:
-        ConfigError: an empty prompt, or more tokens than the model has positions for.
+        ConfigError: an empty prompt, a token that the model does not have, or more tokens than it has positions for.
     """
     known = lengths.tolist()
     _check(model, known, max_new_tokens)
+    _check_tokens(prompts, lengths, model.shape.vocab_size)
     batch, longest = prompts.shape
-    pad = 0 if eod is None else eod
+    ends = () if eod is None else (eod,) if isinstance(eod, int) else tuple(eod)
+    pad = ends[0] if ends else 0
     tokens = torch.full((batch, longest + max_new_tokens), pad, dtype=torch.int64, device=model.device)
     columns = torch.arange(longest, device=model.device)
     lengths = lengths.to(model.device)
@@ -72,7 +74,7 @@ def generate(
         tokens[alive, torch.tensor(now, device=model.device)] = new
         for row in active:
             known[row] += 1
-        ended = [False] * len(active) if eod is None else (new == eod).tolist()
+        ended = [token in ends for token in new.tolist()] if ends else [False] * len(active)
         fed = new[:, None]
         if any(ended):
             kept = [i for i, end in enumerate(ended) if not end]
@@ -97,6 +99,16 @@ def _read(model: Inference, tokens: Tensor, cache: KeyValueCache, lengths: list[
     if hidden is None:
         return None
     return hidden[after - 1 - before, torch.arange(len(lengths), device=model.device)]
+
+
+def _check_tokens(prompts: Tensor, lengths: Tensor, vocab_size: int) -> None:
+    real = torch.arange(prompts.shape[1], device=prompts.device) < lengths.to(prompts.device)[:, None]
+    wrong = prompts[real & ((prompts < 0) | (prompts >= vocab_size))]
+    if wrong.numel():
+        raise ConfigError(
+            f"a prompt has the token {int(wrong[0])}, but the model knows only {vocab_size} tokens; give the tokenizer "
+            "that it was trained with"
+        )
 
 
 def _check(model: Inference, lengths: list[int], max_new_tokens: int) -> None:

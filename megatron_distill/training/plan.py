@@ -75,6 +75,8 @@ class RunPlan:
     """The tokenizer that checkpoints keep: the run's, or the one that the weights came with."""
     tokenizer_fingerprint: str | None
     """Identity of its vocabulary."""
+    generation: dict[str, Any]
+    """What the public model that the weights come from says about generating text."""
     origin: tuple[str, ...]
     """Where the weights came from before training."""
 
@@ -217,6 +219,7 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         sample_order=_sample_order(config, total),
         tokenizer=kept,
         tokenizer_fingerprint=model_tokenizer.fingerprint if model_tokenizer else None,
+        generation=source.generation if source else {},
         origin=(str(config.checkpoint.load), *source.origin) if source else (),
     )
     checks.check_plan(plan, own)

@@ -123,5 +123,6 @@ def describe_student(student: Student, state: TrainState) -> Manifest:
         objective=plan.objective,
         tokenizer=plan.tokenizer,
         tokenizer_fingerprint=plan.tokenizer_fingerprint,
+        generation=plan.generation,
         origin=plan.origin,
     )

@@ -112,7 +112,7 @@ FAULTS = {
     "no config": (partial(remove, name="config.json"), "is not a Hugging Face model: it has no config.json"),
     "no weights": (partial(remove, name="model.safetensors"), "has no weights"),
     "unknown": (partial(edit_config, model_type="lama"), "model_type lama, which is not known; did you mean llama?"),
-    "no sizes": (partial(edit_config, hidden_size=None), "config.json has no hidden_size"),
+    "no sizes": (partial(edit_config, hidden_size=None), "hidden_size is null, it must be a whole number"),
     "bad size": (partial(edit_config, num_hidden_layers="4"), "num_hidden_layers is '4', it must be a whole number"),
     "other rotary": (partial(edit_config, rope_parameters={"rope_type": "yarn"}), "of type 'yarn'; known: default"),
     "other groups": (partial(edit_config, num_key_value_heads=3), "multiple of num_key_value_heads 3"),
@@ -222,18 +222,20 @@ def export_in_shards(rank: int, tmp_path: Path) -> None:
     from megatron_distill.checkpoint import huggingface
     from tools import convert_checkpoint as tool
 
-    huggingface.SHARD_BYTES = 100_000
+    huggingface.SHARD_BYTES = 30_000
     with contextlib.redirect_stdout(io.StringIO()) as said:
         assert tool.export(tmp_path / "ours", tmp_path / "again") == 0
     assert "logits equal" in said.getvalue()
 
 
-def test_the_tokenizer_and_shards_go_out_too(saved: Path, bpe_file: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_and_shards_go_out_too(readable_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
-    shutil.copytree(saved / "whole", folder)
-    shutil.copyfile(bpe_file, folder / "tokenizer.json")
+    shutil.copytree(readable_model, folder)
     own = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "model_max_length": 64}
     (folder / "tokenizer_config.json").write_text(json.dumps(own))
+    said = {"bos_token_id": 1, "eos_token_id": [0, 3], "pad_token_id": 5, "do_sample": True, "temperature": 0.6}
+    (folder / "generation_config.json").write_text(json.dumps(said))
+    edit_config(folder, eos_token_id=[3, 0], bos_token_id=2)
     (folder / "tokenization.py").write_text("raise SystemExit('executed')")
     import_model(folder, tmp_path / "ours")
     launch(export_in_shards, 1, 90.0, tmp_path, {})
@@ -241,7 +243,9 @@ def test_the_tokenizer_and_shards_go_out_too(saved: Path, bpe_file: Path, tmp_pa
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (out / name).read_bytes() == (folder / name).read_bytes()
     assert not list(out.glob("*.py"))
-    assert json.loads((out / "config.json").read_text())["eos_token_id"] is not None
+    config = json.loads((out / "config.json").read_text())
+    assert (config["bos_token_id"], config["eos_token_id"]) == (2, [3, 0])
+    assert json.loads((out / "generation_config.json").read_text()) == said
     shards = sorted(out.glob("model-*.safetensors"))
     assert len(shards) > 2
     index = json.loads((out / "model.safetensors.index.json").read_text())

@@ -13,11 +13,13 @@ from tests.support.ranks import launch
 from tests.support.runs import SMALL
 from tests.support.tools import run_tool
 
+GENERATION = {"bos_token_id": 1, "eos_token_id": [2, 3, 7], "pad_token_id": 5, "do_sample": True, "temperature": 0.6}
 LAYOUTS = {"one rank": (1, []), "tensor parallel": (2, ["--tensor-model-parallel-size", 2, "--sequence-parallel"])}
 
 
 def make(rank: int, name: str, tmp_path: Path) -> None:
-    save_public_model(name, tmp_path / "theirs")
+    folder = save_public_model(name, tmp_path / "theirs")
+    (folder / "generation_config.json").write_text(json.dumps(GENERATION))
 
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "opt", "gpt_neox", "palm")
@@ -38,6 +40,7 @@ def test_compress_a_public_model(name: str, layout: str, corpus: Path, tmp_path:
     assert codes == [0] * size, said[-3000:]
     done = run_tool("convert_checkpoint", "to-hf", tmp_path / "run", tmp_path / "out")
     assert "logits equal" in done.stdout
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text()) == GENERATION
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config.get("num_hidden_layers", config.get("n_layer")) == 2
     assert config["model_type"] == MODELS[name][0]

@@ -87,7 +87,10 @@ def find_model_type(model_type: str, where: str) -> Family:
     """
     known = {family.model_type: family for family in all_families().values()}
     if model_type not in known:
-        near = difflib.get_close_matches(model_type, known, 1)
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+        # Of a name that transformers knows, another architecture is not what was meant.
+        near = [] if model_type in CONFIG_MAPPING_NAMES else difflib.get_close_matches(model_type, known, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"{where} has model_type {model_type}, which is not known; {hint}known: {', '.join(known)}")
     return known[model_type]
