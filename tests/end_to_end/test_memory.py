@@ -55,4 +55,4 @@ def test_nothing_grows_from_step_to_step(
     for before, after in zip(*measured, strict=True):
         memory, files, threads = (b - a for a, b in zip(before, after, strict=True))
         assert memory < 32 * MIB, f"{memory / MIB:.1f} MiB more after {LATE.start - EARLY.start} steps"
-        assert files <= 0 and threads <= 0
+        assert files < 10 and threads < 10, "one a step would be 90; one or two are open for a moment"
