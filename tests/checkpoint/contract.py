@@ -92,8 +92,9 @@ def items() -> dict[str, ModelShape]:
     return {name: config.shape() for name, config in small.items()} | {name: public_shape(name) for name in MODELS}
 
 
-def run_contract(layouts: Sequence[str] = tuple(LAYOUTS)) -> list[Row]:
-    """Every operation on every layout for every model, and a row for every registered family that has no model here."""
+def run_contract(layouts: Sequence[str] = tuple(LAYOUTS), models: Sequence[str] | None = None) -> list[Row]:
+    """Every operation on these layouts for these models, all of them by default, and a row for every registered family
+    that has no model here."""
     from megatron_distill.models.families.registry import all_families, find_exported
 
     known, rows = items(), []
@@ -106,8 +107,10 @@ def run_contract(layouts: Sequence[str] = tuple(LAYOUTS)) -> list[Row]:
             where = folder / f"{size}-ranks"
             where.mkdir()
             chosen = [layout for layout in layouts if LAYOUTS[layout].ranks == size]
-            failure = _launch(size, where, {"corpus": str(corpus), "runs": str(folder), "layouts": chosen})
-            rows += _complete(where / "rows.jsonl", chosen, known, failure)
+            arguments = {"corpus": str(corpus), "runs": str(folder), "layouts": chosen}
+            taken = list(models or known)
+            failure = _launch(size, where, arguments | {"models": taken})
+            rows += _complete(where / "rows.jsonl", chosen, taken, failure)
     return rows
 
 
@@ -122,21 +125,21 @@ def _launch(size: int, where: Path, arguments: dict[str, Any]) -> str:
     return ""
 
 
-def _complete(path: Path, layouts: list[str], known: dict[str, ModelShape], failure: str) -> list[Row]:
+def _complete(path: Path, layouts: list[str], models: list[str], failure: str) -> list[Row]:
     """The rows written by the ranks, and a failed one for each that is missing."""
     lines = path.read_text().splitlines() if path.exists() else []
     found = {row[:3]: row for row in (Row(*json.loads(line)) for line in lines)}
-    wanted = [(item, layout, operation) for layout in layouts for item in known for operation in OPERATIONS]
+    wanted = [(item, layout, operation) for layout in layouts for item in models for operation in OPERATIONS]
     return [found.get(key, Row(*key, False, f"not reached: {failure[-2000:]}")) for key in wanted]
 
 
-def on_ranks(rank: int, tmp_path: Path, corpus: str, runs: str, layouts: list[str]) -> None:
+def on_ranks(rank: int, tmp_path: Path, corpus: str, runs: str, layouts: list[str], models: list[str]) -> None:
     """On every rank of a launch: its layouts, one world after the other."""
     with (tmp_path / "rows.jsonl").open("a") as file:
         for name in layouts:
             layout = LAYOUTS[name]
             with _world(layout, tmp_path / f"{name}.meet"):
-                for item, shape in items().items():
+                for item, shape in ((name, items()[name]) for name in models):
                     for row in _check_item(Path(runs) / item, Path(corpus), layout, shape):
                         if rank == 0:
                             file.write(json.dumps([item, name, *row]) + "\n")

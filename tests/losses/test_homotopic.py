@@ -93,6 +93,13 @@ def test_embedding_table() -> None:
     check(differentiate(lambda x: embedding_table_loss(x, TEACHER_TABLE, group=None), TABLE), expected_table())
 
 
+def test_rows_of_padding_are_no_part_of_the_mean() -> None:
+    """The first rows are the vocabulary; what lies in the others counts neither as a difference nor as a row."""
+    count = VOCAB - 3
+    found = differentiate(lambda x: embedding_table_loss(x, TEACHER_TABLE, group=None, vocab_size=count), TABLE)
+    check(found, differentiate(lambda x: (x - TEACHER_TABLE)[:count].square().mean(), TABLE))
+
+
 def test_a_mean_over_causal_entries() -> None:
     total = attention_score_loss(QK, TEACHER_QK, torch.ones(SEQ, BATCH), group=None)
     difference = oracles.scores(*QK, HEADS) - oracles.scores(*TEACHER_QK, HEADS)

@@ -26,6 +26,15 @@ def test_every_family_has_a_model_to_test() -> None:
         assert find_model_type(family.model_type, "x") is family
 
 
+@pytest.mark.parametrize("name", ["mixtral", "cohere2", "mpt", "gptj"])
+def test_another_architecture_is_not_suggested_for_one_that_transformers_knows(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_model_type(name, "x")
+    assert "did you mean" not in str(caught.value)
+    with pytest.raises(ConfigError, match="did you mean llama"):
+        find_model_type("lama", "x")
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_shape_survives_both_files_that_it_is_written_to(name: str) -> None:
     shape = public_shape(name)
