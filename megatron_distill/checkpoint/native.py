@@ -59,7 +59,8 @@ def load_checkpoint(folder: Path, model: Decoder, optimizer: DistributedOptimize
     missing = [name for name in incompatible.missing_keys if not name.endswith("_extra_state")]
     assert not missing and not incompatible.unexpected_keys, incompatible
     if optimizer is not None:
-        load_optimizer_state(optimizer, model.sharded_state_dict(), loaded["optimizer"])
+        # Absent on a pipeline stage whose layers are all frozen: megatron-core drops dictionaries that are empty.
+        load_optimizer_state(optimizer, model.sharded_state_dict(), loaded.get("optimizer", {}))
         set_optimizer_steps(optimizer, steps)
     return manifest
 

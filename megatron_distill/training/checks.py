@@ -128,10 +128,11 @@ def _check_resumed(plan: RunPlan, own: Manifest, run: Path) -> None:
                 f"or start another --save folder with --load {run}"
             )
     _check_same_objective(plan, own, run)
-    if own.consumed_samples != own.iteration * plan.config.training.global_batch_size:
+    batch = own.sample_order.get("global-batch-size")
+    if isinstance(batch, int) and own.consumed_samples != own.iteration * batch:
         raise ConfigError(
-            f"{run} is damaged: {own.consumed_samples} samples are not {own.iteration} steps of "
-            f"{plan.config.training.global_batch_size}"
+            f"{run} is damaged: {own.consumed_samples} samples are not {own.iteration} steps of {batch}; start another "
+            "--save folder"
         )
     if own.iteration > plan.total_iters:
         raise ConfigError(
