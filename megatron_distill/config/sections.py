@@ -105,7 +105,7 @@ class OptimizerConfig:
 
     optimizer: Literal["lion", "adamw"] = "lion"
     """lion (arXiv:2302.06675) or adamw."""
-    lr: float = limited(3e-4, least=0, most=1e30)
+    lr: float = limited(3e-4, least=0, most=1e20)
     """Peak learning rate."""
     min_lr_ratio: float = limited(0.1, least=0, most=1)
     """Last learning rate over the peak."""
