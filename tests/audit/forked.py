@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import runpy
 import signal
 import sys
 import time
@@ -17,11 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tests.support.runs import ROOT
-
-_CONTEXT = multiprocessing.get_context("forkserver")
-UNCAUGHT = 70
-"""Exit code of a program that ended by an exception."""
+from tests.support.programs import FORKS, UNCAUGHT
 
 
 @dataclass(frozen=True)
@@ -50,14 +44,13 @@ class Ending:
 
 def run_all(tasks: Sequence[Task], workers: int, timeout_s: float = 90.0) -> Iterator[tuple[int, Ending]]:
     """Number and ending of each task, `workers` at a time, in the order in which they end."""
-    _CONTEXT.set_forkserver_preload(["tests.audit.preload", "tests.support.preload"])
     waiting = iter(enumerate(tasks))
     running: dict[int, tuple[BaseProcess, int, float]] = {}
     while True:
         while len(running) < workers and (following := next(waiting, None)) is not None:
             number, task = following
             task.folder.mkdir(parents=True, exist_ok=True)
-            process = _CONTEXT.Process(target=_work, args=(task,))
+            process = FORKS.Process(target=_work, args=(task,))
             process.start()
             running[process.sentinel] = (process, number, time.monotonic())
         if not running:
@@ -98,21 +91,3 @@ def _work(task: Task) -> None:
     sys.stderr.flush()
     task.folder.with_suffix(".ending").write_text(json.dumps([code, value]))
     os._exit(0)
-
-
-def call(program: str, *arguments: object) -> int:
-    """Run a program of this repository in this process, as its command line does; returns the exit code."""
-    path = ROOT / (program if "/" in program else f"{program}.py")
-    sys.argv = [str(path), *map(str, arguments)]
-    sys.path.insert(0, str(path.parent))
-    try:
-        runpy.run_path(str(path), run_name="__main__")
-    except SystemExit as ending:
-        if isinstance(ending.code, str):
-            print(ending.code, file=sys.stderr)
-            return 1
-        return ending.code or 0
-    except BaseException:  # KeyboardInterrupt and CheckpointException are no Exception
-        traceback.print_exc()
-        return UNCAUGHT
-    return 0

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .forked import call
+from tests.support.programs import call
+
 from .scenes import OWN_CORPUS, PARTS, PLAIN_CORPUS, TRAIN
 
 
@@ -59,7 +60,7 @@ def _nothing() -> None:
 
 
 def _train(*flags: object, run: str = "n", corpus: tuple[str, ...] = OWN_CORPUS) -> Reader:
-    return Reader("pretrain_distill", (*TRAIN, *corpus, "--save", run, *flags), lambda: trained(run))
+    return Reader("pretrain_distill.py", (*TRAIN, *corpus, "--save", run, *flags), lambda: trained(run))
 
 
 def _evaluate(model: str, *flags: object, out: str = "") -> Reader:

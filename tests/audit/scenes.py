@@ -8,10 +8,9 @@ import shutil
 from pathlib import Path
 
 from tests.support.corpora import write_corpus
+from tests.support.programs import call
 from tests.support.records import write_study
 from tests.support.texts import write_text
-
-from .forked import call
 
 TRAIN = (
     *("--hidden-size", "32", "--num-attention-heads", "4", "--num-layers", "3", "--seq-length", "32"),
@@ -43,8 +42,8 @@ def make_tokenizer_and_corpus() -> None:
 def make_run() -> tuple[int, None]:
     """The run r, which stopped after 4 of 6 steps, and `other`, of another seed; scores of two checkpoints of r."""
     make_tokenizer_and_corpus()
-    step("pretrain_distill", *TRAIN, *OWN_CORPUS, "--exit-interval", 4, "--save", "r")
-    step("pretrain_distill", *TRAIN, *OWN_CORPUS, "--exit-interval", 4, "--save", "other", "--seed", 5)
+    step("pretrain_distill.py", *TRAIN, *OWN_CORPUS, "--exit-interval", 4, "--save", "r")
+    step("pretrain_distill.py", *TRAIN, *OWN_CORPUS, "--exit-interval", 4, "--save", "other", "--seed", 5)
     for model in ("r/checkpoints/iter_0000002", "r"):
         step("tools/evaluate.py", model, "--tasks", "perplexity", "--text", "v.jsonl", "--seq-length", 64)
     return 0, None
@@ -54,10 +53,10 @@ def make_finished_runs() -> tuple[int, None]:
     """Finished runs below runs: base, compressed from it, scratch; with scores."""
     make_tokenizer_and_corpus()
     short = ("--train-iters", 2, "--lr-warmup-iters", 0)
-    step("pretrain_distill", *TRAIN, *OWN_CORPUS, *short, "--save", "runs/base")
+    step("pretrain_distill.py", *TRAIN, *OWN_CORPUS, *short, "--save", "runs/base")
     pruned = ("--load", "runs/base", "--pruning-layout", "1", "--save", "runs/compressed")
-    step("pretrain_distill", *TRAIN, *OWN_CORPUS, *short, *pruned)
-    step("pretrain_distill", *TRAIN, *OWN_CORPUS, *short, "--num-layers", 2, "--save", "runs/scratch")
+    step("pretrain_distill.py", *TRAIN, *OWN_CORPUS, *short, *pruned)
+    step("pretrain_distill.py", *TRAIN, *OWN_CORPUS, *short, "--num-layers", 2, "--save", "runs/scratch")
     for run in ("base", "compressed", "scratch"):
         step("tools/evaluate.py", f"runs/{run}", "--tasks", "perplexity", "--text", "v.jsonl", "--seq-length", 64)
     return 0, None
@@ -119,7 +118,7 @@ def make_public_models() -> tuple[int, None]:
     _save_llama(Path("llama"), Path("tok.json"), max_shard_size="30KB")
     _save_gpt2(Path("gpt2"), Path("tok.json"))
     for flavour, run in (("palm-tiny", "r"), ("palm-tiny-paper", "rp")):
-        step("pretrain_distill", "--model", flavour, *TRAIN, *OWN_CORPUS, "--train-iters", 1, "--save", run)
+        step("pretrain_distill.py", "--model", flavour, *TRAIN, *OWN_CORPUS, "--train-iters", 1, "--save", run)
         step("tools/convert_checkpoint.py", "to-hf", run, flavour)
         shutil.rmtree(run)
     return 0, None

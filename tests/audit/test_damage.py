@@ -10,9 +10,10 @@ import pytest
 
 from tests.audit.corruptions import Case, verdict
 from tests.audit.damage import BYTES, PLACES, Damage, byte_damages, json_damages
-from tests.audit.forked import UNCAUGHT, Ending
+from tests.audit.forked import Ending
 from tests.audit.json_damage import OF_A_KEY, WHOLE, is_readable, key_paths
 from tests.audit.rows import Row, json_line, spread, table
+from tests.support.programs import UNCAUGHT
 
 DOCUMENT = {"format": 1, "model": {"layers": [3, 4], "name": "n"}}
 

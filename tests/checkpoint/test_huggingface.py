@@ -14,19 +14,20 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.runs import MODEL, ROOT, SMALL, environment, result, start
+from tests.support.tools import run_tool
 
 
 def convert(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tools/convert_checkpoint.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
+    return run_tool("convert_checkpoint", *arguments, check=False)
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     (folder / "text.jsonl").write_text(json.dumps({"text": "to be or not to be, that is the question " * 50}) + "\n")
-    tool = [sys.executable, "tools/train_tokenizer.py", "--input", folder / "text.jsonl", "--vocab-size", "320"]
-    subprocess.run([*tool, "--output", folder / "tokenizer.json"], check=True, cwd=ROOT, env=environment())
+    run_tool(
+        "train_tokenizer", "--input", folder / "text.jsonl", "--vocab-size", 320, "--output", folder / "tokenizer.json"
+    )
     return folder / "tokenizer.json"
 
 

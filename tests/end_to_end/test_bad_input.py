@@ -16,7 +16,7 @@ from megatron_distill.config.run import RunConfig
 from megatron_distill.training.plan import make_plan
 from tests.support.cluster import forked
 from tests.support.corpora import write_corpus
-from tests.support.runs import MODEL, ROOT, SMALL, start
+from tests.support.runs import MODEL, ROOT, SMALL, command, environment, start
 
 WRONG = [  # flags, ranks, what the sentence must hold
     (["--tensor-model-parallel-size", "3"], 3, ["--num-attention-heads 4", "--tensor-model-parallel-size 3"]),
@@ -100,7 +100,8 @@ def test_the_program_says_it_and_exits_with_2(corpus: Path, tmp_path: Path) -> N
 
 def test_torchrun_workers_say_it_once(corpus: Path, tmp_path: Path) -> None:
     flags = [*MODEL, *SMALL, "--data-path", corpus, "--train-iters", 4, "--save", tmp_path / "run"]
-    done = start(*flags, "--tensor-model-parallel-size", 3, ranks=2, check=False)
+    torchrun = command(*flags, "--tensor-model-parallel-size", 3, ranks=2)
+    done = subprocess.run(torchrun, capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=120)
     assert done.returncode != 0  # torchrun's own: it reports exit code 2 of the workers and exits with 1
     assert done.stderr.count("pretrain_distill.py: --num-attention-heads 4 must be") == 1
     assert "Traceback (most recent call last)" not in done.stderr.split("pretrain_distill.py FAILED")[0].split("E1")[0]

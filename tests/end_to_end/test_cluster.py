@@ -235,7 +235,7 @@ def test_a_torchrun_that_is_asked_to_stop_lets_its_ranks_save(corpus: Path, tmp_
 
 
 def test_a_gradient_that_is_not_finite_ends_all_ranks_and_is_said_once(corpus: Path, tmp_path: Path) -> None:
-    arguments = flags(corpus, tmp_path / "run", "--lr", "1e30", "--max-nan-steps", 3)
+    arguments = flags(corpus, tmp_path / "run", "--lr", "1e20", "--max-nan-steps", 3)
     codes, said = forked(*arguments, ranks=2)
     assert codes == [3, 3]
     assert said.count("the gradient was not finite for 3 steps in a row") == 1

@@ -126,7 +126,7 @@ def test_asked_to_stop_both_roles_end_well(asked: list[int], corpus: Path, base_
 
 
 def test_ranks_that_give_up_together_end_the_teacher_too(corpus: Path, base_run: Path, tmp_path: Path) -> None:
-    arguments = flags(corpus, base_run, tmp_path / "run", "--lr", "1e30", "--max-nan-steps", 2, "--train-iters", 20)
+    arguments = flags(corpus, base_run, tmp_path / "run", "--lr", "1e20", "--max-nan-steps", 2, "--train-iters", 20)
     codes, said = forked(*arguments, ranks=2)
     assert codes == [3, 0], said
     assert said.count("the gradient was not finite for 2 steps in a row") == 1 and "is gone" not in said

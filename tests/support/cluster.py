@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.ranks import _CONTEXT
-from tests.support.runs import ROOT
+from tests.support.programs import FORKS, ROOT
 
 Pids = list[int]
 """Of the ranks, in order."""
@@ -50,7 +49,7 @@ def forked(
         when = (lambda: lines(run) >= count), on_row[1]
     said = Path(tempfile.mkstemp()[1])  # not beside the run, where the disk may be full
     workers = [
-        _CONTEXT.Process(
+        FORKS.Process(
             target=_work,
             args=([*words, *more.get(rank, [])], rank, ranks, port, said),
             kwargs={"die_at": die_at if rank == 0 else 0, "node": folders.get(rank)},

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import multiprocessing
 import os
 import time
 import traceback
@@ -23,8 +22,7 @@ from typing import Any
 
 import pytest
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.support.preload"])
+from tests.support.programs import FORKS
 
 
 def ranks(size: int, *, timeout_s: float = 90.0) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -45,12 +43,12 @@ def ranks(size: int, *, timeout_s: float = 90.0) -> Callable[[Callable[..., None
 
 def launch(body: Callable[..., None], size: int, timeout_s: float, tmp_path: Path, arguments: dict[str, Any]) -> None:
     """Start the ranks, and fail with the traceback of each that failed or the numbers of those that hang."""
-    receive, send = _CONTEXT.Pipe(duplex=False)
+    receive, send = FORKS.Pipe(duplex=False)
     takes_path = "tmp_path" in inspect.signature(body).parameters
     arguments = arguments | ({"tmp_path": tmp_path} if takes_path else {})
     where = (body.__module__, body.__qualname__)
     workers = [
-        _CONTEXT.Process(target=_work, args=(where, rank, size, str(tmp_path), arguments, send)) for rank in range(size)
+        FORKS.Process(target=_work, args=(where, rank, size, str(tmp_path), arguments, send)) for rank in range(size)
     ]
     for worker in workers:
         worker.start()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.support.programs import ROOT, run_program
 
 MODEL = ["--model", "palm-tiny", "--vocab-size", "60", "--make-vocab-size-divisible-by", "16"]
 SMALL = [
@@ -33,13 +33,9 @@ def command(*flags: object, ranks: int = 0) -> list[str]:
     return [*launcher, str(ROOT / "pretrain_distill.py"), *map(str, flags)]
 
 
-def start(*flags: object, ranks: int = 0, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+def start(*flags: object, ranks: int = 0, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run to the end."""
-    done = subprocess.run(
-        command(*flags, ranks=ranks), capture_output=True, text=True, env=environment(), timeout=timeout, cwd=ROOT
-    )
-    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
+    return run_program("pretrain_distill.py", *flags, ranks=ranks, check=check)
 
 
 def rows(run: Path, kind: str = "train") -> list[dict[str, Any]]:

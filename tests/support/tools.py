@@ -1,24 +1,15 @@
-"""The programs in tools/, as a user starts them."""
+"""The programs in tools/, from their command lines."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
 
-from tests.support.runs import ROOT, environment
+from tests.support.programs import run_program
 
 
-def run_tool(name: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run tools/NAME.py to its end."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=300,
-    )
-    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
+def run_tool(name: str, *arguments: object, check: bool = True, ranks: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run tools/NAME.py to its end, on so many ranks."""
+    return run_program(f"tools/{name}.py", *arguments, check=check, ranks=ranks)
 
 
 def refusal(name: str, *arguments: object) -> str:

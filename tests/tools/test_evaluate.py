@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.evaluation.items import write_items
-from tests.support.runs import ROOT, environment
 from tests.support.tools import refusal, run_tool
 
 
@@ -45,13 +42,8 @@ def test_run_and_folder_on_any_layout_by_us_and_by_transformers(
     (entry,) = json.loads((run / "evaluation.json").read_text())["models"].values()
     assert set(entry["averages"]) == {"paper13", "paper12", "eight"}
     assert entry["scores"]["piqa"]["stderr"] is not None
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     flags = ["--tasks", "paper13,perplexity", "--data", data, *ppl, "--out", tmp_path / "tp2.json"]
-    command = [*torchrun, ROOT / "tools" / "evaluate.py", readable_model, *flags, "--tensor-model-parallel-size", 2]
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, env=environment(), timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_tool("evaluate", readable_model, *flags, "--tensor-model-parallel-size", 2, ranks=2)
     assert done.stdout.count("paper13") == 1
     assert scores(tmp_path / "tp2.json") == pytest.approx(found, abs=1e-4, rel=1e-6)
     run_tool(

@@ -21,5 +21,5 @@ def test_what_cannot_be_continued(base_run: Path, readable_model: Path, tmp_path
     prompt = ("--prompt", "x")
     assert "there is no checkpoint or run at" in refusal("generate", tmp_path / "none", *prompt)
     assert "records no tokenizer" in refusal("generate", base_run, *prompt)
-    assert "a prompt is empty" in refusal("generate", readable_model, "--prompt", "")
+    assert "--prompt 1 is empty" in refusal("generate", readable_model, "--prompt", "")
     assert "1 ranks are started" in refusal("generate", readable_model, *prompt, "--pipeline-model-parallel-size", 2)

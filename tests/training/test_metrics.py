@@ -256,8 +256,8 @@ def test_provenance_is_enough_to_run_again(tmp_path: Path) -> None:
     assert found["layout"] == {"tensor": 1, "pipeline": 1, "data": 1, "num_microbatches": 2}
     assert (found["total_iters"], found["removed_layers"], found["resumed_at"]) == (20, [1], 3)
     assert {"megatron_distill", "python", "torch", "megatron-core", "numpy"} <= found["versions"].keys()
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
-    assert found["commit"] == (commit.strip() or None)
+    describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    assert found["commit"] == (subprocess.run(describe, capture_output=True, text=True).stdout.strip() or None)
     assert parse(RunConfig, [f"@{tmp_path / 'flags.txt'}"]) == resolved.config
 
 
