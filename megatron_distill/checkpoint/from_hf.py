@@ -38,12 +38,12 @@ class Source:
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}")
         config = HFConfig.read(folder)
-        self.weights = HFWeights(folder)
-        config = HFConfig(config.values, config.where, tensors=len(self.weights.names()))
+        self.family: Family = find_model_type(config.values["model_type"], config.where)
         if config.mapping("quantization_config"):
             raise ConfigError(f"{config.where} has a quantization_config; quantised weights can't be read")
+        self.weights = HFWeights(folder)
+        config = HFConfig(config.values, config.where, tensors=len(self.weights.names()))
         self.generation = GenerationDefaults.read(folder)
-        self.family: Family = find_model_type(config.values["model_type"], config.where)
         self.shape = self.family.read_config(config)
         self.layers = tuple(range(self.shape.num_layers))
         self.rules = {rule.ours: rule for rule in self.family.rules(self.shape, self.layers)}

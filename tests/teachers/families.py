@@ -21,10 +21,11 @@ from tests.teachers.parity import (
     Agreement,
     Case,
     Plain,
+    Step,
     base_run,
     compare,
     distil_flags,
-    first_batch,
+    first_batches,
     steps,
     whole_tensors,
 )
@@ -108,31 +109,29 @@ def check_families(
         for loss in losses
     }
     launch(steps, case.ranks, 300.0, where, {"common": [*flags, *case.arguments()], "methods": methods})
-    tokens, labels = first_batch(flags)
+    tokens, labels = first_batches(flags)[0]
     weights = {n: w for n, w in whole_tensors(base).items() if not n.startswith("optimizer.")}
     shown = {name: teacher_logits(folder, name, tokens).transpose(0, 1).flatten(0, 1) for name in names}
     found = {}
     for number, key in enumerate(methods):
         name, loss = json.loads(key)
         top_k = TOP_K if "topk" in case.flags else 0
-        means, gradients = oracle(weights, tokens, labels, shown[name], LOSSES[loss], top_k)
-        found[name, loss] = compare(where / f"method{number}", means, gradients)
+        step = oracle(weights, tokens, labels, shown[name], LOSSES[loss], top_k)
+        found[name, loss] = compare(where / f"method{number}", [step])
     return found
 
 
-def oracle(
-    base: dict[str, Tensor], tokens: Tensor, labels: Tensor, teacher: Tensor, loss: str, top_k: int
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def oracle(base: dict[str, Tensor], tokens: Tensor, labels: Tensor, teacher: Tensor, loss: str, top_k: int) -> Step:
     """Means of both components, and the gradient of the objective by every weight of the student."""
     pruned = tuple(f"decoder.layers.{i}." for i in (1, 4))
     student = Plain({n: w for n, w in base.items() if not n.startswith(pruned)}, 4, trains=True)
     logits = student.show(tokens, KEPT)["logits"].flatten(0, 1)
     lm = oracles.lm(logits, labels.t().flatten()).mean()
     kd = divergence(loss, teacher, logits, top_k)
-    scale = min(max(float(lm) / float(kd), 1e-4), 1e4)
+    scale = min(max(lm.item() / kd.item(), 1e-4), 1e4)
     names, leaves = zip(*student.weights.items(), strict=True)
     gradients = torch.autograd.grad(lm + scale * kd, leaves)
-    return {"lm": lm, "logits": kd}, dict(zip(names, gradients, strict=True))
+    return Step({"lm": lm, "logits": kd}, dict(zip(names, gradients, strict=True)))
 
 
 def student_base(folder: Path, corpus: Path) -> Path:

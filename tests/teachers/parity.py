@@ -4,6 +4,8 @@
 
 A step runs as in training, over real gloo ranks: worlds, bridge, hooks, pipeline schedule, data-parallel reduction. Its
 gradient is read off the optimizer state in its checkpoint: Lion's momentum after one step is (1 - beta2) times it.
+Where layers leave one by one, steps with frozen layers and without a teacher come before it, at a learning rate of 0,
+and the momentum that all of them leave is compared.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from tests.losses import oracles
 from tests.support.ranks import launch
 from tests.support.runs import MODEL
 
-SEQ, BATCH, VOCAB, BETA2 = 32, 4, 60, 0.95
+SEQ, BATCH, VOCAB, BETA2, LAYERS = 32, 4, 60, 0.95, 6
 METHODS = {
     "vanilla": ["vanilla"],
     "vanilla, reverse KL, temperature 2": ["vanilla:divergence=reverse-kl,temperature=2"],
@@ -37,6 +39,32 @@ METHODS = {
 
 
 @dataclass(frozen=True)
+class Removal:
+    """Which layers of six leave: the first before step `seed`, the others `gap` steps apart, all at once if it is 0."""
+
+    layers: tuple[int, ...] = (1, 4)
+    seed: int = 0
+    gap: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Until the last layer has left, and the one after that, which learns from the teacher."""
+        return self.seed + self.gap * (len(self.layers) - 1) + 1
+
+    def kept(self, step: int) -> list[int]:
+        """Layers in step `step`."""
+        gone = {layer for number, layer in enumerate(self.layers) if self.seed + number * self.gap <= step}
+        return [layer for layer in range(LAYERS) if layer not in gone]
+
+    def flags(self) -> list[str]:
+        """Of a run of `steps` steps."""
+        tokens = ("--pruning-seed-tokens", self.seed, "--pruning-gap-tokens", self.gap)
+        found = ["--pruning-layout", ",".join(map(str, self.layers)), "--train-iters", str(self.steps)]
+        found += [f"{x * BATCH * SEQ}" if isinstance(x, int) else x for x in tokens]
+        return found if self.steps == 1 else [*found, "--lr", "0"]
+
+
+@dataclass(frozen=True)
 class Case:
     """A layout of both roles: tensor, pipeline and data parallel sizes."""
 
@@ -44,6 +72,7 @@ class Case:
     teacher: tuple[int, int, int] | None
     """None: colocated."""
     flags: tuple[str, ...] = ()
+    removal: Removal = Removal()
 
     @property
     def ranks(self) -> int:
@@ -57,6 +86,8 @@ class Case:
         role = "TP {} PP {} DP {}"
         teacher = "colocated" if self.teacher is None else role.format(*self.teacher)
         names = [f"student {role.format(*self.student)}", f"teacher {teacher}", *self.flags]
+        if self.removal != Removal():
+            names.append(f"layers {' and '.join(map(str, self.removal.layers))} frozen until they leave")
         return ", ".join(names).replace("wire, ", "wire ").replace("granularity, ", "granularity ")
 
     def arguments(self) -> list[str]:
@@ -66,10 +97,12 @@ class Case:
         if self.teacher is not None:
             for name, size in zip(("tensor-model", "pipeline-model", "data"), self.teacher, strict=True):
                 found += [f"--teacher-{name}-parallel-size", size]
-        return [*map(str, found), *self.flags]
+        return [*map(str, found), *self.flags, *self.removal.flags()]
 
 
 SP, TSP = "--sequence-parallel", "--teacher-sequence-parallel"
+GAPS = Removal((2, 3), seed=1, gap=1)
+"""All layers of the second of three stages are frozen at first, and it loses them one by one."""
 CASES = [
     Case((1, 1, 1), None),
     Case((2, 1, 1), None),
@@ -89,6 +122,17 @@ CASES = [
     Case((1, 1, 1), (1, 1, 1), ("--bridge-wire", "logits")),
     Case((2, 1, 1), (1, 1, 1), ("--bridge-wire", "logits")),
     Case((1, 2, 1), (2, 1, 1), ("--recompute-granularity", "full")),
+    Case((1, 3, 1), (1, 1, 1)),
+    Case((1, 4, 1), (1, 1, 1)),
+    Case((1, 1, 1), (1, 3, 1)),
+    Case((1, 2, 1), (1, 4, 1)),
+    Case((2, 3, 1), (1, 1, 1), (SP,)),
+    Case((1, 3, 2), (1, 1, 1)),
+    Case((1, 1, 1), None, removal=GAPS),
+    Case((1, 3, 1), (1, 1, 1), removal=GAPS),
+    Case((1, 4, 1), (1, 2, 1), removal=GAPS),
+    Case((2, 3, 1), (1, 1, 1), (SP,), removal=GAPS),
+    Case((1, 3, 2), (1, 1, 1), removal=GAPS),
 ]
 
 
@@ -150,10 +194,10 @@ def _base(rank: int, tmp_path: Path, corpus: str, more: list[str]) -> None:
 
 
 def common_flags(corpus: object) -> list[str]:
-    """Of every run here: one step, no clipping, layers 1 and 4 of six leave before it."""
+    """Of every run here: one step, no clipping."""
     return [
         *MODEL,
-        *("--num-layers", "6", "--seq-length", str(SEQ), "--data-path", str(corpus)),
+        *("--num-layers", str(LAYERS), "--seq-length", str(SEQ), "--data-path", str(corpus)),
         *("--micro-batch-size", "1", "--global-batch-size", str(BATCH), "--train-iters", "1", "--lr-warmup-iters", "0"),
         *(
             "--precision",
@@ -173,11 +217,11 @@ def common_flags(corpus: object) -> list[str]:
 
 def distil_flags(base: Path, corpus: Path) -> list[str]:
     """Of every distillation step here."""
-    keep = [flag for flag in common_flags(corpus)]
+    keep = common_flags(corpus)
     layers = keep.index("--num-layers")
     del keep[layers : layers + 2]
     del keep[: len(MODEL)]
-    return [*keep, "--load", str(base), "--pruning-layout", "1,4"]
+    return [*keep, "--load", str(base)]
 
 
 class Plain:
@@ -225,6 +269,16 @@ def rotate(x: Tensor) -> Tensor:
     return torch.cat((a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()), dim=-1)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What the oracle says of a step."""
+
+    means: dict[str, Tensor]
+    """Of every component."""
+    gradients: dict[str, Tensor]
+    """Of the objective by every weight of the student that trains."""
+
+
 def components(student: dict[Any, Tensor], teacher: dict[Any, Tensor], kept: list[int], losses: list[str]) -> dict:
     """Every component's mean, from what both models show."""
     mask, found = torch.ones(student["final"].shape[:2], dtype=torch.float64), {}
@@ -258,24 +312,37 @@ def components(student: dict[Any, Tensor], teacher: dict[Any, Tensor], kept: lis
     return found
 
 
-def oracle(base: dict[str, Tensor], tokens: Tensor, labels: Tensor, losses: list[str]) -> tuple[dict, dict]:
-    """Means of all components, and the gradient of the objective by every weight of the student."""
-    kept = [0, 2, 3, 5]
-    gone = tuple(f"decoder.layers.{i}." for i in (1, 4))
+def oracle(base: dict[str, Tensor], batch: tuple[Tensor, Tensor], kept: list[int], losses: list[str]) -> Step:
+    """A step on tokens and labels [batch, seq] that learns from the teacher; without losses one that does not."""
     teacher = Plain(base, 4, trains=False)
+    gone = tuple(f"decoder.layers.{i}." for i in range(LAYERS) if i not in kept)
     student = Plain({n: w for n, w in base.items() if not n.startswith(gone)}, 4, trains=True)
-    shown, other = student.show(tokens, kept), teacher.show(tokens, list(range(6)))
+    tokens, labels = batch
+    shown, other = student.show(tokens, kept), teacher.show(tokens, list(range(LAYERS)))
     table = "embedding.word_embeddings.weight"
     shown["table"], other["table"] = student.weights[table], teacher.weights[table]
     lm = oracles.lm(shown["logits"].flatten(0, 1), labels.t().flatten()).mean()
     found = components(shown, other, kept, losses)
     weights = {"logits": 2.0} if "vanilla:weight=2" in losses else {}
     weights |= {"hidden": 0.5} if "hidden-states:weight=0.5" in losses else {}
-    scale = {n: min(max(float(lm) / len(found) / float(x), 1e-4), 1e4) if x > 0 else 1e4 for n, x in found.items()}
+    size = lm.item()
+    scale = {n: min(max(size / len(found) / x.item(), 1e-4), 1e4) if x > 0 else 1e4 for n, x in found.items()}
     objective = lm + sum(weights.get(n, 1.0) * scale[n] * x for n, x in found.items())
     names, leaves = zip(*student.weights.items(), strict=True)
     gradients = torch.autograd.grad(objective, leaves)
-    return {"lm": lm, **found}, dict(zip(names, gradients, strict=True))
+    return Step({"lm": lm, **found}, dict(zip(names, gradients, strict=True)))
+
+
+def oracle_run(
+    base: dict[str, Tensor], batches: list[tuple[Tensor, Tensor]], removal: Removal, losses: list[str]
+) -> list[Step]:
+    """Every step of a run whose weights do not change before the last one; frozen layers have no gradient."""
+    run = []
+    for number, batch in enumerate(batches):
+        step = oracle(base, batch, removal.kept(number), losses if number + 1 == removal.steps else [])
+        frozen = tuple(f"decoder.layers.{i}." for i in set(removal.layers) & set(removal.kept(number)))
+        run.append(Step(step.means, {n: g for n, g in step.gradients.items() if not n.startswith(frozen)}))
+    return run
 
 
 def whole_tensors(run: Path) -> dict[str, Tensor]:
@@ -291,8 +358,8 @@ def whole_tensors(run: Path) -> dict[str, Tensor]:
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 
-def first_batch(flags: list[str]) -> tuple[Tensor, Tensor]:
-    """Tokens and labels of the run's only global batch, [batch, seq]."""
+def first_batches(flags: list[str], count: int = 1) -> list[tuple[Tensor, Tensor]]:
+    """Tokens and labels of a run's first global batches, each [batch, seq]."""
     from megatron_distill.config.flags import parse
     from megatron_distill.config.run import RunConfig
     from megatron_distill.data.blend import open_blend
@@ -302,9 +369,11 @@ def first_batch(flags: list[str]) -> tuple[Tensor, Tensor]:
     config = parse(RunConfig, [*flags, "--save", "nowhere"])
     assert config.data.data_path is not None
     blend = open_blend("--data-path", config.data.data_path)
-    samples = training_samples(config.data, blend, num_samples=BATCH, vocab_size=VOCAB, seed=config.training.seed)
-    batch = BatchLoader(samples).batch(range(BATCH))
-    return batch.tokens, batch.labels
+    seed, samples = config.training.seed, BATCH * count
+    stream = training_samples(config.data, blend, num_samples=samples, vocab_size=VOCAB, seed=seed)
+    loader = BatchLoader(stream)
+    found = [loader.batch(range(begin, begin + BATCH)) for begin in range(0, samples, BATCH)]
+    return [(batch.tokens.clone(), batch.labels.clone()) for batch in found]
 
 
 @dataclass(frozen=True)
@@ -319,26 +388,31 @@ def check(case: Case, base: Path, corpus: Path, folder: Path, methods: dict[str,
     """Run a case and compare."""
     common = [*distil_flags(base, corpus), *case.arguments()]
     launch(steps, case.ranks, 240.0, folder, {"common": common, "methods": methods})
-    tokens, labels = first_batch(distil_flags(base, corpus))
+    batches = first_batches(distil_flags(base, corpus), case.removal.steps)
     weights = {n: w for n, w in whole_tensors(base).items() if not n.startswith("optimizer.")}
     found = {}
     for number, (method, losses) in enumerate(methods.items()):
-        means, gradients = oracle(weights, tokens, labels, losses)
-        run = folder / f"method{number}"
-        found[method] = compare(run, means, gradients)
+        found[method] = compare(folder / f"method{number}", oracle_run(weights, batches, case.removal, losses))
     return found
 
 
-def compare(run: Path, means: dict[str, Tensor], gradients: dict[str, Tensor]) -> Agreement:
-    """Of a run's first step with the oracle's."""
-    row = next(r for r in map(json.loads, (run / "metrics.jsonl").open()) if r["kind"] == "train")
-    logged = {"lm": row["loss"]} | {name: row[f"kd/{name}"] for name in means if name != "lm"}
-    loss = max(abs(logged[n] - float(x)) / max(abs(float(x)), 1e-6) for n, x in means.items())
+def compare(run: Path, wanted: list[Step]) -> Agreement:
+    """A run with the oracle: losses of every step, and the momentum that all of them leave."""
+    logged = [row for row in map(json.loads, (run / "metrics.jsonl").open()) if row["kind"] == "train"]
+    assert len(logged) == len(wanted)
+    loss = 0.0
+    for row, step in zip(logged, wanted, strict=True):
+        for name, mean in step.means.items():
+            got = row["loss"] if name == "lm" else row[f"kd/{name}"]
+            loss = max(loss, abs(got - mean.item()) / max(abs(mean.item()), 1e-6))
     state = whole_tensors(run)
     worst = 0.0
-    for name, expected in gradients.items():
-        got = state[f"optimizer.exp_avg.{name}"].double() / (1 - BETA2)
-        worst = max(worst, float((got - expected).norm() / expected.norm()))
+    for name in wanted[-1].gradients:
+        momentum = torch.zeros_like(wanted[-1].gradients[name])
+        for step in wanted:
+            momentum = BETA2 * momentum + (1 - BETA2) * step.gradients[name]
+        got = state[f"optimizer.exp_avg.{name}"].double()
+        worst = max(worst, float((got - momentum).norm() / momentum.norm()))
     return Agreement(loss, worst)
 
 
@@ -364,7 +438,9 @@ HEAD = """# Parity
 
 One step of distillation on every layout, against plain PyTorch in float64 on whole tensors: the largest relative error
 of any component of the loss, and of the gradient of any weight (norm of the difference over the norm). The ranks
-compute in fp32, whose own rounding is about 1e-7 an operation. Layers 1 and 4 of six have left the student.
+compute in fp32, whose own rounding is about 1e-7 an operation. Layers 1 and 4 of six have left the student. In the last
+rows layers 2 and 3, all of a stage, are frozen until they leave one by one: two steps without a teacher come before the
+one that distils, and what is compared is the losses of all and the momentum that they leave.
 
     python -m tests.teachers.parity > docs/parity.md
 """

@@ -15,7 +15,7 @@ from megatron_distill.training.plan import make_plan
 from megatron_distill.training.teaching import build_terms
 from tests.support.public_models import MODELS
 from tests.teachers.families import CASES, LOSSES, check_families, make_teachers, student_base, write_tokenizer
-from tests.teachers.parity import Case, distil_flags
+from tests.teachers.parity import Case, Removal, distil_flags
 
 SOME = ["gpt2", "palm-paper"]
 """On every layout: with and without padding, the second with a norm over the full width."""
@@ -65,7 +65,14 @@ def test_vocabularies_of_other_sizes_are_compared_by_their_tokenizers(
         write_tokenizer(theirs / "tokenizer.json", abs(teacher_tokens), backwards=teacher_tokens < 0)
     teacher = tmp_path / "teacher"
     import_model(theirs, teacher)
-    flags = [*distil_flags(student, corpus), "--save", str(tmp_path / "run"), "--teacher-placement", "colocated"]
+    flags = [
+        *distil_flags(student, corpus),
+        *Removal().flags(),
+        "--save",
+        str(tmp_path / "run"),
+        "--teacher-placement",
+        "colocated",
+    ]
     if student_tokens is not None:
         flags += ["--tokenizer", str(write_tokenizer(tmp_path / "tokenizer.json", student_tokens))]
     flags += ["--teacher-load", str(teacher), "--loss", "vanilla"]
