@@ -4,8 +4,8 @@
 
 A step runs as in training, over real gloo ranks: worlds, bridge, hooks, pipeline schedule, data-parallel reduction. Its
 gradient is read off the optimizer state in its checkpoint: Lion's momentum after one step is (1 - beta2) times it.
-Where layers leave one by one, steps with frozen layers and without a teacher come before it, at a learning rate of 0,
-and the momentum that all of them leave is compared.
+Where layers leave one by one, it is the last of several at a learning rate of 0, of which the first has no teacher and
+all but the last have frozen layers; the momentum that they leave is compared.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.losses import oracles
 from tests.support.ranks import launch
 from tests.support.runs import MODEL
 
-SEQ, BATCH, VOCAB, BETA2, LAYERS = 32, 4, 60, 0.95, 6
+SEQ, BATCH, VOCAB, BETA2 = 32, 4, 60, 0.95
 METHODS = {
     "vanilla": ["vanilla"],
     "vanilla, reverse KL, temperature 2": ["vanilla:divergence=reverse-kl,temperature=2"],
@@ -40,21 +40,22 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Removal:
-    """Which layers of six leave: the first before step `seed`, the others `gap` steps apart, all at once if it is 0."""
+    """Which layers leave: the first before step `seed`, the others `gap` steps apart, all at once if it is 0."""
 
     layers: tuple[int, ...] = (1, 4)
+    of: int = 6
     seed: int = 0
     gap: int = 0
 
     @property
     def steps(self) -> int:
-        """Until the last layer has left, and the one after that, which learns from the teacher."""
+        """Until the last layer has left, and one more."""
         return self.seed + self.gap * (len(self.layers) - 1) + 1
 
     def kept(self, step: int) -> list[int]:
         """Layers in step `step`."""
         gone = {layer for number, layer in enumerate(self.layers) if self.seed + number * self.gap <= step}
-        return [layer for layer in range(LAYERS) if layer not in gone]
+        return [layer for layer in range(self.of) if layer not in gone]
 
     def flags(self) -> list[str]:
         """Of a run of `steps` steps."""
@@ -86,8 +87,9 @@ class Case:
         role = "TP {} PP {} DP {}"
         teacher = "colocated" if self.teacher is None else role.format(*self.teacher)
         names = [f"student {role.format(*self.student)}", f"teacher {teacher}", *self.flags]
-        if self.removal != Removal():
-            names.append(f"layers {' and '.join(map(str, self.removal.layers))} frozen until they leave")
+        if self.removal.layers != Removal.layers:
+            until = " frozen until they leave" if self.removal.gap else " removed"
+            names.append(f"layers {'-'.join(map(str, self.removal.layers))} of {self.removal.of}{until}")
         return ", ".join(names).replace("wire, ", "wire ").replace("granularity, ", "granularity ")
 
     def arguments(self) -> list[str]:
@@ -101,8 +103,9 @@ class Case:
 
 
 SP, TSP = "--sequence-parallel", "--teacher-sequence-parallel"
-GAPS = Removal((2, 3), seed=1, gap=1)
-"""All layers of the second of three stages are frozen at first, and it loses them one by one."""
+THREE = Removal((1, 2, 4))
+GAPS3, GAPS4 = Removal((2, 3, 4), seed=1, gap=1), Removal((2, 3, 4, 5), of=8, seed=1, gap=1)
+"""At first and later too, all layers of the second of three or four stages are frozen."""
 CASES = [
     Case((1, 1, 1), None),
     Case((2, 1, 1), None),
@@ -122,17 +125,17 @@ CASES = [
     Case((1, 1, 1), (1, 1, 1), ("--bridge-wire", "logits")),
     Case((2, 1, 1), (1, 1, 1), ("--bridge-wire", "logits")),
     Case((1, 2, 1), (2, 1, 1), ("--recompute-granularity", "full")),
-    Case((1, 3, 1), (1, 1, 1)),
     Case((1, 4, 1), (1, 1, 1)),
     Case((1, 1, 1), (1, 3, 1)),
-    Case((1, 2, 1), (1, 4, 1)),
-    Case((2, 3, 1), (1, 1, 1), (SP,)),
-    Case((1, 3, 2), (1, 1, 1)),
-    Case((1, 1, 1), None, removal=GAPS),
-    Case((1, 3, 1), (1, 1, 1), removal=GAPS),
-    Case((1, 4, 1), (1, 2, 1), removal=GAPS),
-    Case((2, 3, 1), (1, 1, 1), (SP,), removal=GAPS),
-    Case((1, 3, 2), (1, 1, 1), removal=GAPS),
+    Case((1, 3, 1), (1, 1, 1), removal=THREE),
+    Case((2, 3, 1), (1, 1, 1), (SP,), THREE),
+    Case((1, 3, 2), (1, 1, 1), removal=THREE),
+    Case((1, 1, 1), None, removal=GAPS3),
+    Case((1, 3, 1), (1, 1, 1), removal=GAPS3),
+    Case((2, 3, 1), (1, 2, 1), (SP,), GAPS3),
+    Case((1, 3, 2), (1, 3, 1), removal=GAPS3),
+    Case((1, 4, 1), (1, 1, 1), removal=GAPS4),
+    Case((1, 4, 1), (1, 4, 1), removal=GAPS4),
 ]
 
 
@@ -169,6 +172,7 @@ def steps(rank: int, tmp_path: Path, common: list[str], methods: dict[str, list[
 
 def base_run(folder: Path, corpus: Path, flags: Sequence[str] = ()) -> Path:
     """A model whose every weight matters: large random weights, norms away from 1."""
+    folder.mkdir(exist_ok=True)
     launch(_base, 1, 120.0, folder, {"corpus": str(corpus), "more": list(flags)})
     return folder / "base"
 
@@ -197,7 +201,7 @@ def common_flags(corpus: object) -> list[str]:
     """Of every run here: one step, no clipping."""
     return [
         *MODEL,
-        *("--num-layers", str(LAYERS), "--seq-length", str(SEQ), "--data-path", str(corpus)),
+        *("--num-layers", str(Removal.of), "--seq-length", str(SEQ), "--data-path", str(corpus)),
         *("--micro-batch-size", "1", "--global-batch-size", str(BATCH), "--train-iters", "1", "--lr-warmup-iters", "0"),
         *(
             "--precision",
@@ -312,13 +316,15 @@ def components(student: dict[Any, Tensor], teacher: dict[Any, Tensor], kept: lis
     return found
 
 
-def oracle(base: dict[str, Tensor], batch: tuple[Tensor, Tensor], kept: list[int], losses: list[str]) -> Step:
+def oracle(
+    base: dict[str, Tensor], batch: tuple[Tensor, Tensor], layers: int, kept: list[int], losses: list[str]
+) -> Step:
     """A step on tokens and labels [batch, seq] that learns from the teacher; without losses one that does not."""
     teacher = Plain(base, 4, trains=False)
-    gone = tuple(f"decoder.layers.{i}." for i in range(LAYERS) if i not in kept)
+    gone = tuple(f"decoder.layers.{i}." for i in range(layers) if i not in kept)
     student = Plain({n: w for n, w in base.items() if not n.startswith(gone)}, 4, trains=True)
     tokens, labels = batch
-    shown, other = student.show(tokens, kept), teacher.show(tokens, list(range(LAYERS)))
+    shown, other = student.show(tokens, kept), teacher.show(tokens, list(range(layers)))
     table = "embedding.word_embeddings.weight"
     shown["table"], other["table"] = student.weights[table], teacher.weights[table]
     lm = oracles.lm(shown["logits"].flatten(0, 1), labels.t().flatten()).mean()
@@ -339,7 +345,7 @@ def oracle_run(
     """Every step of a run whose weights do not change before the last one; frozen layers have no gradient."""
     run = []
     for number, batch in enumerate(batches):
-        step = oracle(base, batch, removal.kept(number), losses if number + 1 == removal.steps else [])
+        step = oracle(base, batch, removal.of, removal.kept(number), losses if number >= removal.seed else [])
         frozen = tuple(f"decoder.layers.{i}." for i in set(removal.layers) & set(removal.kept(number)))
         run.append(Step(step.means, {n: g for n, g in step.gradients.items() if not n.startswith(frozen)}))
     return run
@@ -425,11 +431,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         corpus = write_corpus(root / "corpus")
-        base = base_run(root, corpus)
+        bases = {
+            of: base_run(root / str(of), corpus, ["--num-layers", str(of)])
+            for of in sorted({c.removal.of for c in CASES})
+        }
         for number, case in enumerate(CASES):
             where = root / f"case{number}"
             where.mkdir()
-            found = check(case, base, corpus, where, METHODS)
+            found = check(case, bases[case.removal.of], corpus, where, METHODS)
             cells = [f"{a.loss:.0e}, {a.gradient:.0e}" for a in found.values()]
             print(f"| {case.name} | " + " | ".join(cells) + " |", flush=True)
 
@@ -438,9 +447,9 @@ HEAD = """# Parity
 
 One step of distillation on every layout, against plain PyTorch in float64 on whole tensors: the largest relative error
 of any component of the loss, and of the gradient of any weight (norm of the difference over the norm). The ranks
-compute in fp32, whose own rounding is about 1e-7 an operation. Layers 1 and 4 of six have left the student. In the last
-rows layers 2 and 3, all of a stage, are frozen until they leave one by one: two steps without a teacher come before the
-one that distils, and what is compared is the losses of all and the momentum that they leave.
+compute in fp32, whose own rounding is about 1e-7 an operation. Layers 1 and 4 of six have
+left the student where a row does not say more. Layers that are frozen until they leave go one by one, a step apart: the
+first step has no teacher, and what is compared is the losses of all steps and the momentum that they leave.
 
     python -m tests.teachers.parity > docs/parity.md
 """

@@ -14,17 +14,18 @@ EVERYTHING = {
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
-    """An untrained model with large weights."""
-    return base_run(tmp_path_factory.mktemp("teacher"), corpus)
+def teachers(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> dict[int, Path]:
+    """Untrained models with large weights, by their number of layers."""
+    sizes, folder = {case.removal.of for case in CASES}, tmp_path_factory.mktemp("teachers")
+    return {size: base_run(folder / str(size), corpus, ["--num-layers", str(size)]) for size in sizes}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_layouts(case: Case, teacher: Path, corpus: Path, tmp_path: Path) -> None:
-    for agreement in check(case, teacher, corpus, tmp_path, EVERYTHING).values():
+def test_layouts(case: Case, teachers: dict[int, Path], corpus: Path, tmp_path: Path) -> None:
+    for agreement in check(case, teachers[case.removal.of], corpus, tmp_path, EVERYTHING).values():
         assert agreement.loss < 1e-5 and agreement.gradient < 1e-5
 
 
-def test_methods(teacher: Path, corpus: Path, tmp_path: Path) -> None:
-    found = check(Case((1, 2, 1), (1, 1, 1)), teacher, corpus, tmp_path, METHODS)
+def test_methods(teachers: dict[int, Path], corpus: Path, tmp_path: Path) -> None:
+    found = check(Case((1, 2, 1), (1, 1, 1)), teachers[6], corpus, tmp_path, METHODS)
     assert all(agreement.loss < 1e-5 and agreement.gradient < 1e-5 for agreement in found.values()), found
