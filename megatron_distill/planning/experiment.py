@@ -11,12 +11,11 @@ from megatron_distill.config.arguments import split_words
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
 from megatron_distill.config.model import ModelConfig
+from megatron_distill.config.parameter_bytes import element_bytes, parameter_bytes
 from megatron_distill.config.run import RunConfig
 from megatron_distill.training.plan import RunPlan, make_plan
 
 from .device import Device
-
-_WEIGHT_AND_MASTER, _MOMENT = 2 + 4, 4  # bytes of a parameter in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def _cost(plan: RunPlan) -> RunCost:
     kept = checkpoint.keep_checkpoints or plan.total_iters // checkpoint.save_interval
     if checkpoint.save_retain_interval:
         kept += plan.total_iters // checkpoint.save_retain_interval
-    moments = 1 if plan.config.optimizer.optimizer == "lion" else 2
+    element = element_bytes(plan.config.training.precision)
     parameters = plan.shape.num_parameters(len(plan.initial_layers))
     return RunCost(
         name=Path(checkpoint.save).name,
@@ -112,6 +111,6 @@ def _cost(plan: RunPlan) -> RunCost:
         tokens=plan.total_iters * plan.tokens_per_iter,
         flops=true,
         paper_flops=paper,
-        disk=kept * parameters * (_WEIGHT_AND_MASTER + moments * _MOMENT),
+        disk=kept * parameters * parameter_bytes(element, plan.config.optimizer.optimizer).stored,
         finished=plan.finished,
     )

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from megatron_distill.config.distillation_cost import ByStage, bridge_bytes_per_token, loss_costs
 from megatron_distill.config.model import ModelShape
+from megatron_distill.config.parameter_bytes import parameter_bytes, parameters_of_stage
 from megatron_distill.config.run import Layout
 
 from .job import Job
@@ -94,15 +95,6 @@ def bridge_bytes(job: Job) -> ByStage:
     )
 
 
-def parameters_of_stage(shape: ModelShape, num_layers: int, layout: Layout) -> float:
-    """Parameters of a rank of the first or last stage, each of which holds a table."""
-    tables = shape.num_parameters(0)
-    layers = shape.num_parameters(num_layers) - tables
-    if layout.pipeline > 1:
-        tables = shape.padded_vocab_size * shape.hidden_size
-    return (layers / layout.pipeline + tables) / layout.tensor
-
-
 def layer_activations(shape: ModelShape, tensor: int) -> float:
     """Elements a token that one layer keeps for the backward pass on each of `tensor` ranks."""
     block = shape.block
@@ -122,11 +114,11 @@ def _student_stage(
     shape, size, tokens = job.student.shape, job.device.element_bytes, micro * job.seq_length
     held = parameters_of_stage(shape, num_layers, layout)
     trained = parameters_of_stage(shape, job.kept_layers, layout)
-    moments = 4 if job.optimizer == "lion" else 8
+    each = parameter_bytes(size, job.optimizer)
     return Memory(
-        weights=size * held,
-        gradients=4 * trained,
-        optimizer=(moments + (4 if size == 2 else 0)) * trained / layout.data,
+        weights=each.weight * held,
+        gradients=each.gradient * trained,
+        optimizer=each.optimizer * trained / layout.data,
         activations=_activations(job, layout, tokens, stage, num_layers),
         loss=_loss(job, layout, tokens, stage, losses),
         teacher=_teacher_held(job, layout, tokens, stage, colocated),

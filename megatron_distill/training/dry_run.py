@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from megatron_distill.config.flags import to_flags
-from megatron_distill.config.model import ModelShape
+from megatron_distill.config.parameter_bytes import element_bytes, parameter_bytes, parameters_of_stage
 from megatron_distill.config.run import Layout
 
 from .plan import RunPlan, TeacherPlan
-
-_BYTES = {"weight": 2, "gradient": 4, "master": 4, "moment": 4}
 
 
 def describe(plan: RunPlan) -> str:
@@ -75,7 +73,7 @@ def _teacher(plan: RunPlan) -> list[str]:
     lines = ["teacher: in the student's processes"]
     if teacher.separate:
         lines = _rank_map("teacher", teacher.layout, plan.layout.world_size)
-    lines.append(f"  {teacher.checkpoint}: {teacher.description}, {_weights(teacher) / 2**30:.2f} GiB a rank")
+    lines.append(f"  {teacher.checkpoint}: {teacher.description}, {_weights(plan, teacher) / 2**30:.2f} GiB a rank")
     scaled = "each brought to one size" if chosen.normalise_losses else "not normalised"
     lines.append(f"losses from step {plan.distils_from + 1:,} on: {chosen.lm_weight:g} x cross-entropy; {scaled}:")
     for spec in chosen.losses():
@@ -103,20 +101,13 @@ def _teacher_flops(plan: RunPlan, whole: float) -> list[str]:
     return [f"  of these the teacher: {flops:.4g} ({flops / whole:.1%})"]
 
 
-def _weights(teacher: TeacherPlan) -> float:
+def _weights(plan: RunPlan, teacher: TeacherPlan) -> float:
     """Bytes of the fullest rank of a teacher, which has nothing but weights."""
-    return _held(teacher.shape, len(teacher.layers), teacher.layout) * _BYTES["weight"]
-
-
-def _held(shape: ModelShape, layers: int, lay: Layout) -> float:
-    """Parameters of the fullest rank: the first or last stage, which holds the embedding table."""
-    table = shape.padded_vocab_size * shape.hidden_size
-    return ((shape.num_parameters(layers) - table) / lay.pipeline + table) / lay.tensor
+    held = parameters_of_stage(teacher.shape, len(teacher.layers), teacher.layout)
+    return held * element_bytes(plan.config.training.precision)
 
 
 def _memory(plan: RunPlan) -> float:
     """Bytes of the fullest rank of the student."""
-    held = _held(plan.shape, len(plan.initial_layers), plan.layout)
-    moments = 1 if plan.config.optimizer.optimizer == "lion" else 2
-    sharded = (_BYTES["master"] + moments * _BYTES["moment"]) / plan.layout.data
-    return held * (_BYTES["weight"] + _BYTES["gradient"] + sharded)
+    each = parameter_bytes(element_bytes(plan.config.training.precision), plan.config.optimizer.optimizer)
+    return parameters_of_stage(plan.shape, len(plan.initial_layers), plan.layout) * each.held(plan.layout.data)

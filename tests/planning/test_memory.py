@@ -10,11 +10,11 @@ from torch import Tensor
 
 from megatron_distill.config.distillation_cost import COSTS, LossCost
 from megatron_distill.config.model import ModelConfig, ModelShape
+from megatron_distill.config.parameter_bytes import parameters_of_stage
 from megatron_distill.config.run import Layout
 from megatron_distill.planning.job import Job, make_job
 from megatron_distill.planning.memory import (
     layer_activations,
-    parameters_of_stage,
     student_memory,
     teacher_memory,
 )

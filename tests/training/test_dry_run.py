@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
+from megatron_distill.config.model import ModelConfig
 from megatron_distill.config.run import RunConfig
+from megatron_distill.planning.experiment import costs
 from megatron_distill.training.dry_run import describe
 from megatron_distill.training.plan import make_plan
+from tests.support.runs import MODEL, SMALL, start
 
 PAPER = [
     *("--model", "palm-1.1b-paper", "--train-tokens", "20B", "--nominal-tokens", "--lr-warmup-tokens", "800M"),
@@ -73,6 +78,22 @@ def test_memory_is_weights_gradients_and_a_share_of_the_optimizer(
     semantics = ["--decay-semantics", "lr"] if optimizer == "adamw" else []
     text = said(tmp_path / "r", *PAPER, "--optimizer", optimizer, *semantics, world_size=world)
     assert f"memory a rank, at most: {1_110_347_776 * bytes_each / 2**30:.2f} GiB" in text
+
+
+def test_what_is_counted_is_what_is_held_and_stored(corpus: Path, tmp_path: Path) -> None:
+    """The dry run and the costs of an experiment count alike, and as a real checkpoint has it."""
+    for precision, optimizer in itertools.product(("fp32", "bf16"), ("lion", "adamw")):
+        run = tmp_path / f"{precision}-{optimizer}"
+        flags = [*MODEL, *SMALL, "--vocab-size", 4000, "--data-path", corpus, "--train-iters", 1, "--save", run]
+        flags += ["--precision", precision, "--optimizer", optimizer, "--decay-semantics", "lr"]
+        flags += ["--keep-checkpoints", 1, "--num-layers", 4]
+        (cost,) = costs([shlex.join(map(str, flags))], ranks=1)
+        start(*flags)
+        stored = sum(path.stat().st_size for path in run.glob("checkpoints/*/*.distcp"))
+        assert cost.disk < stored < 1.05 * cost.disk
+        parameters = ModelConfig(model="palm-tiny", vocab_size=4000, num_layers=4, make_vocab_size_divisible_by=16)
+        held = cost.disk + 4 * parameters.shape().num_parameters(4)
+        assert f"memory a rank, at most: {held / 2**30:.2f} GiB" in said(tmp_path / "dry", *flags)
 
 
 def test_memory_of_a_stage(tmp_path: Path) -> None:
