@@ -6,8 +6,10 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.json_file import read_json
 from megatron_distill.data.tokenizer import fingerprint, tokenizer_files, vocabulary
 
 from .checksum import checksum
@@ -32,6 +34,17 @@ def keep_tokenizer(source: str | None, run: Path) -> str | None:
     for file in _files(path):
         _copy(file, run / FOLDER / file.name)
     return (Path(FOLDER) if path.is_dir() else Path(FOLDER) / path.name).as_posix()
+
+
+def check_readable(source: str) -> None:
+    """See now that the files which `keep_tokenizer` will copy can be read, and not when the model is exported.
+
+    Raises:
+        ConfigError: one of them is damaged.
+    """
+    for file in _files(Path(source)):
+        if file.suffix == ".json":
+            read_json(file, dict[str, Any])
 
 
 def tokenizer_path(checkpoint: Path, manifest: Manifest) -> Path | None:

@@ -301,6 +301,8 @@ def _teacher(
 
 def _eod_token(config: RunConfig, shape: ModelShape) -> int | None:
     data = config.data
+    if data.eod_token is not None and data.eod_token >= shape.vocab_size:
+        raise ConfigError(f"--eod-token {data.eod_token} must be below the {shape.vocab_size} tokens of the model")
     if not (data.reset_position_ids or data.eod_mask_loss):
         return None
     if data.eod_token is None:
@@ -313,8 +315,6 @@ def _eod_token(config: RunConfig, shape: ModelShape) -> int | None:
                 "records the token that ends its documents"
             )
         return load_tokenizer(data.tokenizer).eod_id
-    if data.eod_token >= shape.vocab_size:
-        raise ConfigError(f"--eod-token {data.eod_token} must be below the {shape.vocab_size} tokens of the model")
     return data.eod_token
 
 

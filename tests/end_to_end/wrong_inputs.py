@@ -194,7 +194,7 @@ def _plan() -> Iterator[Case]:
         ("--loss", "kl"),
         ("--bridge-topk", "3"),
         ("--gpus", "23", "--method", "none"),
-        ("--student", "palm-180m"),
+        ("--student", "palm-180m", "--method", "homotopic"),
         ("--teacher", "/dev/null"),
         ("--gpus", "1000000000"),
     ):

@@ -142,3 +142,16 @@ def test_a_damaged_tokenizer_is_found_before_the_run(models: Path, tmp_path: Pat
     kept.unlink()
     with pytest.raises(ConfigError, match=r"tokenizer.json is missing; bring back"):
         plan(tmp_path, corpus, "--load", source)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])
+def test_what_goes_along_with_a_tokenizer_is_read_before_the_run(name: str, models: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "c", vocab=10)
+    folder = Path(shutil.copytree(models / "public_a", tmp_path / "given"))
+    flags = ("--model", "palm-tiny", "--vocab-size", 10, "--tokenizer", folder)
+    (folder / name).write_text('{"added": 1}')
+    assert plan(tmp_path, corpus, *flags).tokenizer == str(folder)
+    for damaged in ("", '"added": 1}', "[1]", "\0" * 12):
+        (folder / name).write_text(damaged)
+        with pytest.raises(ConfigError, match=f"{name} is damaged"):
+            plan(tmp_path, corpus, *flags)
