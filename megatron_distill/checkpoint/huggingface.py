@@ -139,6 +139,15 @@ def _cut_all(reader: TensorReader, rules: list[Rule]) -> Iterator[tuple[str, Ten
         yield from ((name, piece.contiguous()) for name, piece in zip(rule.theirs, pieces, strict=True))
 
 
+def _name_class(out: Path) -> None:
+    """Say how a tokenizer.json is read where the folder does not: transformers would go by the model's family, whose
+    tokenizers may change it."""
+    config = out / "tokenizer_config.json"
+    values = read_json(config, dict[str, Any])
+    if (out / "tokenizer.json").is_file() and not values.get("tokenizer_class"):
+        config.write_text(json.dumps(values | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=1))
+
+
 def _write_tokenizer(path: str | None, out: Path) -> dict[str, int | None]:
     """The files of the tokenizer, and the ids of the special tokens that it names."""
     from megatron_distill.data.tokenizer import load_tokenizer
@@ -152,6 +161,7 @@ def _write_tokenizer(path: str | None, out: Path) -> dict[str, int | None]:
     for file in (Path(path) / name for name in FILES):
         if file.is_file():
             shutil.copyfile(file, out / file.name)
+    _name_class(out)
     from .inference import load_folder_tokenizer
 
     loaded = load_folder_tokenizer(out)

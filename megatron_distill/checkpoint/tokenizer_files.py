@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.json_file import read_json
+from megatron_distill.data.special_tokens import files_beside
 from megatron_distill.data.tokenizer import fingerprint, tokenizer_files, vocabulary
 
 from .checksum import checksum
@@ -31,7 +31,7 @@ def keep_tokenizer(source: str | None, run: Path) -> str | None:
     if source is None:
         return None
     path = Path(source)
-    for file in _files(path):
+    for file in all_files(path):
         _copy(file, run / FOLDER / file.name)
     return (Path(FOLDER) if path.is_dir() else Path(FOLDER) / path.name).as_posix()
 
@@ -42,7 +42,7 @@ def check_readable(source: str) -> None:
     Raises:
         ConfigError: one of them is damaged.
     """
-    for file in _files(Path(source)):
+    for file in all_files(Path(source)):
         if file.suffix == ".json":
             read_json(file, dict[str, Any])
 
@@ -93,7 +93,7 @@ _REMEDY = "bring back the file that the run was trained with"
 
 def checksums_of(run: Path, kept: str | None) -> dict[str, str]:
     """CRC-32 of each file of the tokenizer that a run keeps at `kept`, by name."""
-    return {} if kept is None else {file.name: checksum(file) for file in _files(run / kept)}
+    return {} if kept is None else {file.name: checksum(file) for file in all_files(run / kept)}
 
 
 def identity_of(checkpoint: Path, manifest: Manifest) -> str | None:
@@ -123,8 +123,10 @@ def common_ids(one: Path, other: Path) -> str:
     return f"{same:,} of {max(len(first), len(second)):,} ids mean the same token"
 
 
-def _files(path: Path) -> Iterable[Path]:
+def all_files(path: Path) -> list[Path]:
+    """Every file that says what the tokenizer at `path` is, the special tokens that lie beside it included."""
     files = set(tokenizer_files(path))
+    files |= {beside for file in files for beside in files_beside(file)}
     if path.is_dir():
         files |= {path / name for name in FILES if (path / name).is_file()}
     return sorted(files)

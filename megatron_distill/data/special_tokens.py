@@ -23,6 +23,11 @@ OF_A_FOLDER = (
 USUAL_ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>")
 """Tokens that end a document where nothing says which one does; the first that is known."""
 
+NAMES = ("tokenizer_config.json", "special_tokens_map.json")
+"""Files that have the texts of special tokens."""
+IDS = ("config.json", "generation_config.json")
+"""Files that have their ids."""
+
 Token = str | dict[str, Any]
 """A token's text, or an object that has it as `content`."""
 
@@ -63,20 +68,20 @@ class SpecialTokens:
         Raises:
             ConfigError: a damaged file, or a name that is not in the vocabulary.
         """
-        for file, names in self._read(_Names, "tokenizer_config.json", "special_tokens_map.json"):
+        for file, names in self._read(_Names, *NAMES):
             if names.eos_token:
                 return self._id_of(names.eos_token, "eos_token", file)
-        for _, ids in self._read(_Ids, "config.json", "generation_config.json"):
+        for _, ids in self._read(_Ids, *IDS):
             if (first := _first(ids.eos_token_id)) is not None:
                 return first
         return None
 
     def named_bos(self) -> int | None:
         """The begin token that the folder names; the same."""
-        for file, names in self._read(_Names, "tokenizer_config.json", "special_tokens_map.json"):
+        for file, names in self._read(_Names, *NAMES):
             if names.bos_token:
                 return self._id_of(names.bos_token, "bos_token", file)
-        for _, ids in self._read(_Ids, "config.json", "generation_config.json"):
+        for _, ids in self._read(_Ids, *IDS):
             if (first := _first(ids.bos_token_id)) is not None:
                 return first
         return None
@@ -97,11 +102,7 @@ class SpecialTokens:
         )
 
     def _read(self, kind: type[Kind], *names: str) -> list[tuple[Path, Kind]]:
-        found = []
-        for file in (self.path.parent / name for name in names):
-            if self.path.name in OF_A_FOLDER and file.is_file():
-                found.append((file, read_json(file, kind)))
-        return found
+        return [(file, read_json(file, kind)) for file in files_beside(self.path, *names)]
 
     def _id_of(self, token: Token, key: str, file: Path) -> int:
         name = token if isinstance(token, str) else token.get("content")
@@ -109,6 +110,12 @@ class SpecialTokens:
         if found is None:
             raise ConfigError(f"{file} names the {key} {name!r}, which {self.path.name} does not have")
         return found
+
+
+def files_beside(path: Path, *names: str) -> list[Path]:
+    """Those of the files that describe the tokenizer's file at `path`, all of NAMES and IDS if no names are given."""
+    files = (path.parent / name for name in names or (*NAMES, *IDS))
+    return [file for file in files if file.is_file()] if path.name in OF_A_FOLDER else []
 
 
 def _first(ids: int | list[int] | None) -> int | None:

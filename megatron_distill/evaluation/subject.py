@@ -8,7 +8,6 @@ from pathlib import Path
 from megatron_distill.checkpoint import tokenizer_files
 from megatron_distill.checkpoint.inference import StoredModel, find_model
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data.tokenizer import tokenizer_files as files_of
 
 from .request import Evaluation, digest
 from .score_file import FILE
@@ -68,5 +67,4 @@ def _tokenizer(path: Path | None) -> str | None:
     """Of all files that transformers would read of it; None where it has none, which whoever reads it says."""
     if path is None:
         return None
-    whole = [path / name for name in tokenizer_files.FILES] if path.is_dir() else files_of(path)
-    return digest(file for file in whole if file.is_file())
+    return digest(file for file in tokenizer_files.all_files(path) if file.is_file())

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from megatron_distill.checkpoint import manifest
-from megatron_distill.checkpoint.tokenizer_files import FILES
+from megatron_distill.checkpoint.tokenizer_files import all_files
 from megatron_distill.config.error import ConfigError
-from megatron_distill.data.tokenizer import tokenizer_files
 from megatron_distill.models.attention import choose_backend
 from megatron_distill.parallel import device
 from megatron_distill.parallel.meeting import Meeting
@@ -113,10 +112,7 @@ def _content(prefix: str) -> str:
 
 
 def _tokenizer(path: Path) -> str:
-    files = set(tokenizer_files(path))
-    if path.is_dir():
-        files |= {path / name for name in FILES}
-    return ", ".join(f"{file.name} {_checksum(file)}" for file in sorted(files) if file.is_file())
+    return ", ".join(f"{file.name} {_checksum(file)}" for file in all_files(path) if file.is_file())
 
 
 def _checksum(path: Path) -> str:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from megatron_distill.checkpoint.manifest import Manifest
-from megatron_distill.checkpoint.tokenizer_files import check_readable, common_ids, find_tokenizer, identity_of, tokenizer_path
+from megatron_distill.checkpoint.tokenizer_files import (
+    check_readable,
+    common_ids,
+    find_tokenizer,
+    identity_of,
+    tokenizer_path,
+)
 from megatron_distill.config.distillation import DistillationConfig
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.run import RunConfig

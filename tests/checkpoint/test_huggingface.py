@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -194,3 +195,27 @@ def test_what_is_neither_is_said(tmp_path: Path) -> None:
 
 def test_logits_need_not_be_compared(base_run: Path, tmp_path: Path) -> None:
     assert "logits not compared" in convert("to-hf", base_run, tmp_path / "out", "--no-compare").stdout
+
+
+@pytest.mark.parametrize("given", ["tokenizer", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tokenizer_config.json", {"eos_token": "<fin>", "bos_token": "<fin>"}),
+        ("special_tokens_map.json", {"eos_token": {"content": "<fin>"}}),
+        ("config.json", {"model_type": "llama", "eos_token_id": 0}),
+        ("generation_config.json", {"eos_token_id": [0, 3]}),
+    ],
+)
+def test_an_end_token_that_is_named_beside_the_tokenizer_is_kept(
+    given: str, name: str, says: dict[str, Any], corpus: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    folder, run, out = tmp_path / "tokenizer", tmp_path / "run", tmp_path / "out"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(tokenizer.read_text().replace("<|endoftext|>", "<fin>"))
+    (folder / name).write_text(json.dumps(says))
+    model = [*MODEL, "--vocab-size", 320, *SMALL, "--num-layers", 2, "--data-path", corpus]
+    start(*model, "--tokenizer", tmp_path / given, "--train-iters", 1, "--save", run)
+    shutil.rmtree(folder)
+    assert "logits equal" in convert("to-hf", run, out).stdout
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == 0
