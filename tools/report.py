@@ -49,8 +49,10 @@ def report(words: list[str] | None) -> int:
 
 def compare_three(given: dict[str, Path], output: Path) -> str:
     """Base, compressed and from scratch; what to print."""
-    text = write_summary(output, {role: read_run(folder) for role, folder in given.items()})
-    return f"\n{text}\n\nreport: {for_terminal(str(output / 'report.html'))}"
+    runs = {role: read_run(folder) for role, folder in given.items()}
+    text = write_summary(output, runs)
+    left_out = [for_terminal(f"left out: {note}") for run in runs.values() for note in run.notes]
+    return "\n".join(["", text, "", *left_out, f"report: {for_terminal(str(output / 'report.html'))}"])
 
 
 def rebuild(folders: list[Path], output: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.json_file import read_json
-from megatron_distill.data.special_tokens import files_beside
+from megatron_distill.data.special_tokens import IDS, OF_A_FOLDER, files_beside
 from megatron_distill.data.tokenizer import fingerprint, tokenizer_files, vocabulary
 
 from .checksum import checksum
@@ -42,7 +42,12 @@ def check_readable(source: str) -> None:
     Raises:
         ConfigError: one of them is damaged.
     """
-    for file in all_files(Path(source)):
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    named = {folder / name for name in (*FILES, *IDS)} if path.is_dir() or path.name in OF_A_FOLDER else set()
+    if wrong := sorted(file for file in named if os.path.lexists(file) and not file.is_file()):
+        raise ConfigError(f"{wrong[0]} cannot be read: it is no file; remove it, or bring back the file")
+    for file in all_files(path):
         if file.suffix == ".json":
             read_json(file, dict[str, Any])
 

@@ -27,7 +27,11 @@ def read_json(path: Path, kind: type[Kind]) -> Kind:
     """
     try:
         text = path.read_bytes()
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise ConfigError(
+                f"{path} cannot be read: it is a link to {path.readlink()}, which is not there"
+            ) from error
         raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error

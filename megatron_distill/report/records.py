@@ -36,8 +36,16 @@ class RunRecord:
     rows: list[Values]
     """Lines of metrics.jsonl, oldest first."""
     damaged_lines: int = 0
-    """Lines of metrics.jsonl that are none, and are left out."""
+    """Lines of metrics.jsonl that are none, and do not count."""
     evaluations: ScoreFile = field(default_factory=lambda: ScoreFile(FORMAT, {}))
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence if the run is in the report without some or all of its curves."""
+        path = self.folder / "metrics.jsonl"
+        if self.damaged_lines:
+            return [f"{self.damaged_lines} damaged lines of {path}; the run is in the report"]
+        return [] if self.rows else [f"the curves of {self.folder}, as {path} is empty; the run is in the report"]
 
     def scores(self, iteration: int) -> dict[str, float | None]:
         """Scores and means, by name, of the weights that the checkpoint of that step has now.
@@ -95,8 +103,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
         except ConfigError as error:
             left_out.append(str(error))
             continue
-        if damaged := runs[-1].damaged_lines:
-            left_out.append(f"{damaged} damaged lines of {folder / 'metrics.jsonl'}; the run is in the report")
+        left_out += runs[-1].notes
     if not runs:
         others = f" ({len(left_out)} not finished or not readable)" if left_out else ""
         raise ConfigError(

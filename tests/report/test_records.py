@@ -170,3 +170,13 @@ def test_where_there_are_no_runs(tmp_path: Path) -> None:
         find_runs([tmp_path])
     with pytest.raises(ConfigError, match="there is no folder .*nowhere"):
         find_runs([tmp_path / "nowhere"])
+
+
+def test_a_run_without_a_line_is_said(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", "base")
+    (folder / "metrics.jsonl").write_text("")
+    (run,), (said,) = find_runs([tmp_path])
+    assert run.rows == [] and said.startswith(f"the curves of {folder}")
+    (folder / "evaluation.json").symlink_to("nowhere")
+    with pytest.raises(ConfigError, match="evaluation.json cannot be read: it is a link to nowhere"):
+        read_run(folder)

@@ -155,3 +155,8 @@ def test_what_goes_along_with_a_tokenizer_is_read_before_the_run(name: str, mode
         (folder / name).write_text(damaged)
         with pytest.raises(ConfigError, match=f"{name} is damaged"):
             plan(tmp_path, corpus, *flags)
+    for make in (Path.mkdir, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path)):
+        (folder / name).rmdir() if (folder / name).is_dir() else (folder / name).unlink()
+        make(folder / name)
+        with pytest.raises(ConfigError, match=f"{name} cannot be read: it is no file"):
+            plan(tmp_path, corpus, *flags)

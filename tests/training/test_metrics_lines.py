@@ -42,3 +42,24 @@ def test_a_last_line_that_a_crash_cut_in_two_is_no_damage(tmp_path: Path) -> Non
     assert cut_after(path, 5, None) == ""
     assert path.read_text() == line(1) + "\n"
     assert cut_after(tmp_path / "not there", 5, None) == ""
+
+
+@pytest.mark.parametrize("content", ["", "{", "\0" * 900, "[" * 5000])
+def test_a_file_without_a_line_is_said(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(content)
+    assert cut_after(path, 5, None) == f"{path} has no line of the 5 steps before"
+    assert cut_after(path, 0, None) == ""
+
+
+def test_a_whole_last_line_is_no_crash(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(line(1) + "\n" + line(2)[:9] + "\n")
+    assert cut_after(path, 5, None) == f"{path}: 1 damaged lines are left out, the first is line 2"
+
+
+def test_nothing_is_written_through_a_link_to_nothing(tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / "metrics.jsonl", tmp_path / "elsewhere"
+    path.symlink_to(elsewhere)
+    assert cut_after(path, 5, None) == f"{path} is a link to nothing; it is now {path}.damaged"
+    assert not path.is_symlink() and Path(f"{path}.damaged").is_symlink()
