@@ -18,7 +18,7 @@ from .generation_defaults import GenerationDefaults
 from .hf_folder import HFWeights
 from .manifest import Manifest
 from .storage import write_tensors
-from .tokenizer_files import FILES, FOLDER, checksums_of, fingerprint_if_read
+from .tokenizer_files import FILES, FOLDER, check_readable, checksums_of, fingerprint_if_read
 from .written_aside import written_aside
 
 _TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float32}
@@ -155,6 +155,7 @@ def check_public_tokenizer(folder: Path, source: Source) -> None:
     """
     from .inference import load_fitting_tokenizer
 
+    check_readable(str(folder))
     if any((folder / name).is_file() for name in FILES):
         load_fitting_tokenizer(folder, source.shape.vocab_size, folder)
 

@@ -5,11 +5,13 @@ It comes from config.json and generation_config.json, travels in the manifest, a
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from megatron_distill.config.json_file import read_json
+from megatron_distill.data.special_tokens import TokenId
 
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 NAME = "generation_config.json"
@@ -17,9 +19,9 @@ NAME = "generation_config.json"
 
 @dataclass(frozen=True)
 class _Ids:
-    bos_token_id: int | list[int] | None = None
-    eos_token_id: int | list[int] | None = None
-    pad_token_id: int | list[int] | None = None
+    bos_token_id: TokenId | list[TokenId] | None = None
+    eos_token_id: TokenId | list[TokenId] | None = None
+    pad_token_id: TokenId | list[TokenId] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class GenerationDefaults:
         config = read_json(folder / "config.json", dict[str, Any])
         ids = {name: config[name] for name in IDS if name in config}
         path = folder / NAME
-        if not path.is_file():
+        if not os.path.lexists(path):
             return cls(ids)
         read_json(path, _Drawing)
         return cls(ids, read_json(path, dict[str, Any]))

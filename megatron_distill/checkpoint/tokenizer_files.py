@@ -48,7 +48,7 @@ def check_readable(source: str) -> None:
     if wrong := sorted(file for file in named if os.path.lexists(file) and not file.is_file()):
         raise ConfigError(f"{wrong[0]} cannot be read: it is no file; remove it, or bring back the file")
     for file in all_files(path):
-        if file.suffix == ".json":
+        if file.suffix == ".json" and file.is_file():
             read_json(file, dict[str, Any])
 
 

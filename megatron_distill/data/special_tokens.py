@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.json_file import read_json
@@ -28,6 +30,8 @@ NAMES = ("tokenizer_config.json", "special_tokens_map.json")
 IDS = ("config.json", "generation_config.json")
 """Files that have their ids."""
 
+TokenId = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+"""In a file; a negative one stands for none."""
 Token = str | dict[str, Any]
 """A token's text, or an object that has it as `content`."""
 
@@ -45,8 +49,8 @@ class _Names:
 class _Ids:
     """config.json and generation_config.json."""
 
-    bos_token_id: int | list[int] | None = None
-    eos_token_id: int | list[int] | None = None
+    bos_token_id: TokenId | list[TokenId] | None = None
+    eos_token_id: TokenId | list[TokenId] | None = None
 
 
 Kind = TypeVar("Kind", _Names, _Ids)
@@ -120,6 +124,5 @@ def files_beside(path: Path, *names: str) -> list[Path]:
 
 def _first(ids: int | list[int] | None) -> int | None:
     """A model may have several end tokens; the first one ends documents, the others turns of a chat."""
-    if isinstance(ids, list):
-        return ids[0] if ids else None
-    return ids
+    named = [token for token in (ids if isinstance(ids, list) else [ids]) if token is not None and token >= 0]
+    return named[0] if named else None

@@ -41,9 +41,9 @@ def _read_config(config: HFConfig) -> ModelShape:
         max_position_embeddings=longest,
         add_bias_linear=True,
         qk_layernorm="per-head",
-        norm_epsilon=config.number("layer_norm_eps", 1e-5),
+        norm_epsilon=config.number("layer_norm_eps", 1e-5, most=1),
         rotary_base=base,
-        init_method_std=config.number("initializer_range", 0.02),
+        init_method_std=config.number("initializer_range", 0.02, most=1e6),
         block=Block(
             num_query_groups=heads,
             head_dim=width,

@@ -5,7 +5,6 @@ A missing key means what it means to transformers. A null is refused unless tran
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,10 @@ from megatron_distill.config.json_file import read_json
 _LLAMA3 = {"low_freq_factor": 1, "high_freq_factor": 4}
 _LLAMA3_POSITIONS = 8192
 """The numbers of Llama 3.1 to 3.3, which megatron-core's rotary table has built in."""
+
+
+MOST = 1 << 24
+"""No width, vocabulary or context is larger."""
 
 
 class HFConfig:
@@ -41,10 +44,10 @@ class HFConfig:
         return HFConfig(defaults | self.values, self.where, self.tensors)
 
     def integer(self, name: str, default: int | None = None, *, nullable: bool = False) -> int:
-        """A whole number of at least 1, `default` if it is absent, or null where that is allowed."""
+        """A whole number of 1 to `MOST`, `default` if it is absent, or null where that is allowed."""
         value = self._get(name, default, nullable)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{self.where}: {name} is {_shown(value)}, it must be a whole number of at least 1")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+            raise ConfigError(f"{self.where}: {name} is {_shown(value)}, it must be a whole number of 1 to {MOST:,}")
         return value
 
     def layers(self, name: str, default: int | None = None) -> int:
@@ -54,11 +57,11 @@ class HFConfig:
             raise ConfigError(f"{self.where}: {name} is {count}, but the folder holds only {self.tensors} tensors")
         return count
 
-    def number(self, name: str, default: float | None = None) -> float:
-        """A positive finite number, `default` if it is absent."""
+    def number(self, name: str, default: float | None = None, *, most: float = 1e30) -> float:
+        """A positive number of at most `most`, `default` if it is absent."""
         value = self._get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise ConfigError(f"{self.where}: {name} is {_shown(value)}, it must be a positive number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+            raise ConfigError(f"{self.where}: {name} is {_shown(value)}, it must be above 0 and at most {most:g}")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
@@ -116,7 +119,7 @@ class HFConfig:
         elif kind != "default":
             raise ConfigError(f"{given.where}: rotary embeddings of type {kind!r}; known: default, llama3")
         own_part, own_base = part or ("partial_rotary_factor", 1.0), base
-        turned = given.number("partial_rotary_factor", self.number(*own_part))
+        turned = given.number("partial_rotary_factor", self.number(*own_part, most=1), most=1)
         return given.number("rope_theta", self.number(*own_base)), turned, factor
 
     def heads(self, hidden_size: int) -> tuple[int, int, int]:
@@ -159,4 +162,4 @@ def rope_parameters(base: float, part: float = 1.0, factor: float = 1.0) -> dict
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else repr(value)
+    return "null" if value is None else f"{value!r:.40}"

@@ -69,9 +69,9 @@ def _read_config(config: HFConfig) -> ModelShape:
         max_position_embeddings=longest,
         add_bias_linear=False,
         qk_layernorm="per-head",
-        norm_epsilon=config.number("rms_norm_eps", 1e-6),
+        norm_epsilon=config.number("rms_norm_eps", 1e-6, most=1),
         rotary_base=base,
-        init_method_std=config.number("initializer_range", 0.02),
+        init_method_std=config.number("initializer_range", 0.02, most=1e6),
         block=block,
     )
 

@@ -42,7 +42,7 @@ def _read_config(config: HFConfig) -> ModelShape:
         qk_layernorm="per-head",
         norm_epsilon=1e-5,
         rotary_base=10000,
-        init_method_std=config.number("init_std", 0.02),
+        init_method_std=config.number("init_std", 0.02, most=1e6),
         block=Block(
             num_query_groups=heads,
             head_dim=hidden // heads,

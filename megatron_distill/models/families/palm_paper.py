@@ -32,9 +32,9 @@ def _read_config(config: HFConfig) -> ModelShape:
         max_position_embeddings=config.integer("max_position_embeddings"),
         add_bias_linear=True,
         qk_layernorm="full",
-        norm_epsilon=config.number("layer_norm_eps"),
+        norm_epsilon=config.number("layer_norm_eps", most=1),
         rotary_base=config.number("rope_theta"),
-        init_method_std=config.number("initializer_range", 0.02),
+        init_method_std=config.number("initializer_range", 0.02, most=1e6),
     )
 
 

@@ -44,7 +44,7 @@ def test_rotary_embeddings_are_read_as_written(part: float, factor: float) -> No
     ("name", "values", "says"),
     [
         ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu'; only models with 'silu'"),
-        ("llama", {"rms_norm_eps": "small"}, "rms_norm_eps is 'small', it must be a positive number"),
+        ("llama", {"rms_norm_eps": "small"}, "rms_norm_eps is 'small', it must be above 0 and at most 1"),
         ("llama", {"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes', it must be true or false"),
         ("llama", {"vocab_size": True}, "vocab_size is True"),
         ("llama", {"num_attention_heads": 5, "num_key_value_heads": 5}, "num_attention_heads 5 must divide"),
@@ -150,8 +150,8 @@ def test_other_names_of_a_key() -> None:
 
 def test_layers_are_not_counted_beyond_the_tensors() -> None:
     model_type, values = MODELS["qwen2"]
-    config = HFConfig(values | {"model_type": model_type, "num_hidden_layers": 10**9}, "x", tensors=40)
-    with pytest.raises(ConfigError, match="num_hidden_layers is 1000000000, but the folder holds only 40 tensors"):
+    config = HFConfig(values | {"model_type": model_type, "num_hidden_layers": 10**7}, "x", tensors=40)
+    with pytest.raises(ConfigError, match="num_hidden_layers is 10000000, but the folder holds only 40 tensors"):
         find_model_type(model_type, "x").read_config(config)
 
 
@@ -163,3 +163,17 @@ def test_a_file_that_describes_no_model(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text[:-1])
     with pytest.raises(ConfigError, match="is damaged"):
         HFConfig.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_numbers_beyond_any_model_are_refused(name: str) -> None:
+    own = MODELS[name][1]
+    for key, value in own.items():
+        if type(value) in (int, float):
+            for huge in (10**31, 10**400, -(1 << 70)):
+                try:
+                    shape = read(name, **{key: huge})
+                except ConfigError as error:
+                    assert key in str(error) and len(str(error)) < 200
+                else:  # a number that says nothing of the model
+                    assert shape == read(name)
