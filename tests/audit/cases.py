@@ -104,7 +104,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "interop-F8": (
         "Both back ends choose the same answer in bf16",
-        (),
+        ("tests/evaluation/test_harness.py::test_half_precision_makes_no_ties",),
     ),
     "interop-F9": (
         "One-token windows, merged continuations, quantised folders",
@@ -119,7 +119,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "interop-F11": (
         "A continuation longer than the context is told",
-        (),
+        ("tests/evaluation/test_harness.py::test_a_continuation_that_is_too_long_is_said",),
     ),
     "interop-F12": (
         "Prompts longer than a model's positions, empty prompts, names of unknown families",
@@ -144,7 +144,10 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
         "The embedding-table loss leaves rows of padding out",
         ("tests/losses/test_homotopic.py::test_rows_of_padding_are_no_part_of_the_mean",),
     ),
-    "numerics-F5": ("What the papers' FLOPs count", ()),
+    "numerics-F5": (
+        "What the papers' FLOPs count",
+        ("tests/training/test_plan.py::test_flops_are_the_sum_over_all_steps",),
+    ),
     "numerics-F6": ("Skewed reverse KL where q is nearly all of the mixture", ()),
     "numerics-F7": (
         "When divergences can be below 0",
@@ -422,7 +425,10 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Scores of a second text or instruction set",
         ("tests/evaluation/test_score_file.py::test_a_second_text_stands_beside_the_first",),
     ),
-    "house-F4": ("Every registered loss on split ranks", ()),
+    "house-F4": (
+        "Every registered loss on split ranks",
+        ("tests/teachers/test_contract.py::test_split_ranks_are_one_rank",),
+    ),
     "house-F5": (
         "Planner and cost ask a loss, not its name",
         (

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.ranks import ranks
 from tests.support.readable_models import save_readable_model
 from tests.support.worlds import student_world
@@ -16,9 +18,9 @@ WORDS = ("the layer", "model of half", "its size", "Größe", "日本語", "def 
 
 
 @contextmanager
-def both(folder: Path, tokenizer: Path) -> Iterator[tuple[Any, Any]]:
+def both(folder: Path, tokenizer: Path, precision: str = "fp32") -> Iterator[tuple[Any, Any]]:
     """Our adapter and the harness's."""
-    from lm_eval.models.huggingface import HFLM
+    import torch
 
     from megatron_distill.checkpoint.inference import (
         find_model,
@@ -28,13 +30,16 @@ def both(folder: Path, tokenizer: Path) -> Iterator[tuple[Any, Any]]:
     )
     from megatron_distill.evaluation.crew import Crew
     from megatron_distill.evaluation.harness import HarnessModel
+    from megatron_distill.evaluation.request import Evaluation
+    from megatron_distill.evaluation.transformers_model import open_model
     from megatron_distill.models.inference import reading
 
     stored = find_model(save_readable_model(folder / "model", tokenizer))
-    with student_world(), reading(load_for_inference(stored, inference_layout(stored, 1, 1, 1))) as inference:
+    layout, dtype = inference_layout(stored, 1, 1, 1), torch.bfloat16 if precision == "bf16" else torch.float32
+    asked = Evaluation(model=folder / "model", tasks=("piqa",), backend="hf", precision=precision, seq_length=128)
+    with student_world(), reading(load_for_inference(stored, layout, dtype=dtype)) as inference:
         ours = HarnessModel(Crew(inference), load_tokenizer_of(stored), max_length=128, batch_tokens=300)
-        theirs = HFLM(pretrained=str(folder / "model"), dtype="float32", device="cpu", batch_size=4)
-        yield ours, theirs
+        yield ours, open_model(asked)
 
 
 def instances(kind: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
@@ -76,3 +81,41 @@ def check_all(rank: int, tmp_path: Path, tokenizer: Path) -> None:
 
 def test_scores_and_texts_are_those_of_the_harness(tmp_path: Path, bpe_file: Path) -> None:
     check_all(tmp_path=tmp_path, tokenizer=bpe_file)
+
+
+@ranks(1)
+def check_long(rank: int, tmp_path: Path, tokenizer: Path) -> None:
+    from megatron_distill.config.error import ConfigError
+
+    pairs = [("the layer", " of"), ("its size", " " + text(random.Random(3), 200))]
+    with both(tmp_path, tokenizer) as (ours, theirs):
+        requests = instances("loglikelihood", pairs)
+        assert all(score < 0 for score, _ in ours.loglikelihood(requests))
+        (note,) = ours.notes()
+        assert "1 of 2 continuations" in note
+        ours.loglikelihood(requests[:1])
+        assert ours.notes() == []
+        theirs.loglikelihood(requests[:1])
+        with pytest.raises(ConfigError, match=r"a continuation has \d+ tokens, and the model reads 128"):
+            theirs.loglikelihood(requests)
+
+
+def test_a_continuation_that_is_too_long_is_said(tmp_path: Path, bpe_file: Path) -> None:
+    check_long(tmp_path=tmp_path, tokenizer=bpe_file)
+
+
+@ranks(1)
+def check_bf16(rank: int, tmp_path: Path, tokenizer: Path) -> None:
+    """Log-probabilities of one token that are rounded to bf16 would tie: between 4 and 8 they have steps of 1/32."""
+    import torch
+
+    pairs = [("the layer of", f" {word}") for word in ("the", "a", "half", "model", "x", "0", "of", "size")]
+    with both(tmp_path, tokenizer, precision="bf16") as (ours, theirs):
+        requests = instances("loglikelihood", pairs)
+        for model in (ours, theirs):
+            scores = torch.tensor([score for score, _ in model.loglikelihood(requests)], dtype=torch.float64)
+            assert (scores.bfloat16() != scores).sum() >= len(pairs) - 1
+
+
+def test_half_precision_makes_no_ties(tmp_path: Path, bpe_file: Path) -> None:
+    check_bf16(tmp_path=tmp_path, tokenizer=bpe_file)
