@@ -12,11 +12,18 @@ from typing import Any
 
 from isal import isal_zlib
 
+from megatron_distill.config.regular_file import check_regular
+
 _BLOCK = 1 << 20
 
 
 def checksum(path: Path) -> str:
-    """The CRC-32 of a file as eight hexadecimal digits."""
+    """The CRC-32 of a file as eight hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    check_regular(path)
     value, block = 0, bytearray(_BLOCK)
     view = memoryview(block)
     with path.open("rb", buffering=0) as file:

@@ -11,6 +11,7 @@ RUN/before_1/                        what lay there when a run started anew, who
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +21,7 @@ from pathlib import Path
 from megatron_distill.data.whole_file import write_whole
 
 from .checksum import checksum
-from .manifest import NAME, Manifest
+from .manifest import NAME, Manifest, checkpoint_name, step_of
 
 PARTIAL = ".partial_"
 DAMAGED = "damaged_"
@@ -52,7 +53,7 @@ def move_aside(run: Path, *, keep: Path | None = None) -> Path | None:
     Raises:
         OSError: something cannot be renamed.
     """
-    numbers = [int(p.name.removeprefix("before_")) for p in run.glob("before_*") if p.name[7:].isdigit()]
+    numbers = [int(p.name.removeprefix("before_")) for p in run.glob("before_*") if p.name[7:].isdecimal()]
     aside = run / f"before_{max(numbers, default=0) + 1}"
     partial = run / ".partial_before"  # of a start that was killed while it moved, perhaps
     wanted = [run / name for name in _OF_A_RUN if os.path.lexists(run / name)]
@@ -78,7 +79,7 @@ def _has_checkpoints(run: Path) -> bool:
 
 def final_folder(run: Path, iteration: int) -> Path:
     """Where the checkpoint after `iteration` steps lies when it is whole."""
-    return run / "checkpoints" / f"iter_{iteration:07d}"
+    return run / "checkpoints" / checkpoint_name(iteration)
 
 
 def partial_folder(final: Path) -> Path:
@@ -122,8 +123,10 @@ def finish(partial: Path, final: Path, manifest: Manifest, written: dict[str, Wr
     sums = {name: checksums.get(name) or checksum(partial / name) for name in files}
     replace(manifest, files=files, checksums=sums).write(partial)
     flush(partial)
-    if final.exists():  # of an attempt that died before `latest` named it
+    if (final / NAME).exists():  # of an attempt that died before `latest` named it
         final.rename(final.with_name(f"{PARTIAL}old_{final.name}"))
+    elif final.exists():  # nothing that a save leaves there, so nothing to be removed
+        final.rename(final.with_name(f"{DAMAGED}{final.name}_{secrets.token_hex(4)}"))
     partial.rename(final)
     flush(final.parent)
     point_at(final)
@@ -154,10 +157,14 @@ def point_at(final: Path) -> None:
 
 
 def drop_old(newest: Path, keep: int, every: int) -> None:
-    """Remove all checkpoints but the `keep` newest (0: all stay) and those of multiples of `every` steps (0: none)."""
-    finished = sorted(p for p in newest.parent.glob("iter_*") if (p / NAME).exists() and p.name <= newest.name)
+    """Remove all checkpoints but the `keep` newest (0: all stay) and those of multiples of `every` steps (0: none).
+
+    What has another name than this program gives, such as a copy that a person made, stays and does not count.
+    """
+    steps = {p: step for p in newest.parent.glob("iter_*") if (step := step_of(p)) is not None and (p / NAME).exists()}
+    finished = sorted((p for p in steps if steps[p] <= steps.get(newest, 0)), key=lambda p: steps[p])
     for folder in finished[:-keep] if keep else []:
-        if every and _step(folder) % every == 0:
+        if every and steps[folder] % every == 0:
             continue
         with suppress(OSError):  # the new checkpoint is whole all the same
             folder.rename(folder.with_name(f"{PARTIAL}old_{folder.name}"))  # or a crash would leave half of it
@@ -166,8 +173,12 @@ def drop_old(newest: Path, keep: int, every: int) -> None:
 
 def drop_partial(checkpoints: Path) -> None:
     """Remove what is half written or half removed."""
-    for folder in checkpoints.glob(f"{PARTIAL}*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for path in checkpoints.glob(f"{PARTIAL}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
 
 def flush(path: Path) -> None:
@@ -177,8 +188,3 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _step(folder: Path) -> int:
-    number = folder.name.removeprefix("iter_")
-    return int(number) if number.isdigit() else 0

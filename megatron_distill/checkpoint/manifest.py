@@ -17,13 +17,14 @@ import msgspec
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.json_file import read_json
 from megatron_distill.config.model import ModelShape
+from megatron_distill.config.regular_file import check_regular
 
 from .checksum import text_checksum
 
 FORMAT = 3
 """Of what is written. Formats 1, which had no checksums, and 2, which had no identities, are read too."""
 NAME = "manifest.json"
-_STEP = re.compile(r"iter_(\d+)")
+_STEP = re.compile(r"iter_(\d+)", re.ASCII)
 DTYPES = ("float32", "bfloat16")
 """Of weights, as a manifest has them."""
 _LARGEST_SIZE = 1 << 32
@@ -90,6 +91,17 @@ class Manifest:
             json.dump({"checksum": _own_checksum(values)} | values, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of the folder of the checkpoint after so many steps."""
+    return f"iter_{step:07d}"
+
+
+def step_of(folder: Path) -> int | None:
+    """The step in the name of a checkpoint's folder; None for a name that this program does not give, as of a copy."""
+    found = _STEP.fullmatch(folder.name)
+    return int(found[1]) if found and folder.name == checkpoint_name(int(found[1])) else None
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -189,6 +201,7 @@ def latest_checkpoint(run: Path) -> Path | None:
     """
     pointer = run / "latest"
     try:
+        check_regular(pointer)
         name = pointer.read_text("utf-8").strip()
     except (FileNotFoundError, NotADirectoryError) as error:
         if pointer.is_symlink():
@@ -234,7 +247,8 @@ def candidates(run: Path) -> list[Path]:
         if not os.path.lexists(run / "latest"):
             return []
         name = ""
-    found = sorted((p for p in (run / "checkpoints").glob("iter_*") if _STEP.fullmatch(p.name)), reverse=True)
+    steps = {p: int(match[1]) for p in (run / "checkpoints").glob("iter_*") if (match := _STEP.fullmatch(p.name))}
+    found = sorted(steps, key=lambda folder: (steps[folder], folder.name), reverse=True)
     return sorted(found, key=lambda folder: folder.name != name)
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from .error import ConfigError
+from .regular_file import check_regular
 
 Kind = TypeVar("Kind")
 
@@ -26,6 +27,7 @@ def read_json(path: Path, kind: type[Kind]) -> Kind:
         ConfigError: the file cannot be read, or holds something else.
     """
     try:
+        check_regular(path)
         text = path.read_bytes()
     except FileNotFoundError as error:
         if path.is_symlink():

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from megatron_distill.checkpoint.entries import check_entries
 from megatron_distill.checkpoint.manifest import (
     Manifest,
     check_same_model,
@@ -189,6 +190,7 @@ def make_plan(config: RunConfig, world_size: int) -> RunPlan:
         ConfigError: anything a user can have got wrong, in one sentence.
     """
     run = Path(config.checkpoint.save)
+    check_entries(run)
     resume_from, own = read_latest(run) or (None, None)
     load_from = find_checkpoint(Path(config.checkpoint.load)) if config.checkpoint.load else None
     source = read_manifest(load_from) if load_from else None

@@ -15,7 +15,7 @@ LOCK = "lock"
 """The first file of the folder and the last; a folder with parts and without it is somebody else's."""
 OWNER = "owner"
 """Takes the place of a lock where the file system has none."""
-_OWN = re.compile(r"(\d{6,}|merged)\.(bin|idx|json)(\.partial)?")
+_OWN = re.compile(r"(\d{6,}|merged)\.(bin|idx|json)(\.partial)?", re.ASCII)
 
 
 def check_is_ours(folder: Path, inputs: Sequence[Path]) -> None:
