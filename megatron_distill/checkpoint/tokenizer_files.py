@@ -21,6 +21,8 @@ FILES = (
     *("vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"),
 )
 """What a tokenizer may consist of; none of it is code."""
+_READ = (*FILES, "config.json")
+"""What transformers looks at beside a tokenizer."""
 
 
 def keep_tokenizer(source: str | None, run: Path) -> str | None:
@@ -75,7 +77,7 @@ def check_files(path: Path, manifest: Manifest) -> None:
     """Compare the files of a checkpoint's tokenizer with the checksums of its manifest, as far as it has them.
 
     Raises:
-        ConfigError: a file is missing, cannot be read or is not what was copied.
+        ConfigError: a file is missing, cannot be read or is not what was copied, or there is another one that was not.
     """
     folder = path if path.name == FOLDER or path.is_dir() else path.parent
     for name, expected in manifest.tokenizer_checksums.items():
@@ -91,6 +93,11 @@ def check_files(path: Path, manifest: Manifest) -> None:
                 f"the tokenizer's file {file} is damaged: it is not what was kept with the checkpoint (checksum "
                 f"{found}, in manifest.json {expected}); {_REMEDY}"
             )
+    unknown = [name for name in _READ if name not in manifest.tokenizer_checksums and os.path.lexists(folder / name)]
+    if manifest.tokenizer_checksums and unknown:
+        raise ConfigError(
+            f"{folder / unknown[0]} was not kept with the checkpoint, and may change what its tokenizer does; remove it"
+        )
 
 
 _REMEDY = "bring back the file that the run was trained with"

@@ -5,6 +5,7 @@ All of them are compared by content, not by path or by description. Where a reco
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,8 @@ def check_agreeing_tokenizers(one: KnownTokenizer | None, other: KnownTokenizer 
 def choose_tokenizer(
     config: RunConfig, *sources: tuple[str, Path | None, Manifest | None]
 ) -> tuple[str | None, KnownTokenizer | None]:
-    """The tokenizer to keep, and what is known of it: that of --tokenizer, else that of the first of `sources` which
-    has one. Those of all sources must be the same.
+    """The tokenizer to keep, and what is known of it: that of the first of `sources`, the run itself, so that it keeps
+    the files that it began with; else that of --tokenizer, else that of the next source. Those of all must be the same.
 
     Raises:
         ConfigError: they differ, or one cannot be read.
@@ -90,15 +91,17 @@ def choose_tokenizer(
     path, known = None, None
     if config.data.tokenizer:
         path, known = config.data.tokenizer, given_tokenizer(config.data.tokenizer)
-    for whose, checkpoint, manifest in sources:
+    for number, (whose, checkpoint, manifest) in enumerate(sources):
         if checkpoint is None or manifest is None:
             continue
         theirs = tokenizer_of(whose, checkpoint, manifest)
         check_same_tokenizer(
             known, theirs, "give the tokenizer that the model was trained with, or leave --tokenizer out"
         )
-        if path is None and (path := find_tokenizer(checkpoint, manifest)):
-            known = theirs
+        if manifest.tokenizer is None or (path is not None and number > 0):
+            continue
+        with nullcontext() if path is None else suppress(ConfigError):  # a damaged copy is replaced by what is given
+            path, known = find_tokenizer(checkpoint, manifest), theirs
     return path, known
 
 

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from megatron_distill.checkpoint.from_hf import import_model
+from megatron_distill.checkpoint.inference import find_model
 from megatron_distill.checkpoint.manifest import find_checkpoint, read_manifest
 from megatron_distill.config.error import ConfigError
 from megatron_distill.config.flags import parse
@@ -160,3 +161,36 @@ def test_what_goes_along_with_a_tokenizer_is_read_before_the_run(name: str, mode
         make(folder / name)
         with pytest.raises(ConfigError, match=f"{name} cannot be read: it is no file"):
             plan(tmp_path, corpus, *flags)
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"]
+)
+def test_a_file_that_was_put_beside_the_tokenizer_is_found(name: str, models: Path, tmp_path: Path) -> None:
+    """transformers reads it, and takes other tokens for the first and the last."""
+    source = Path(shutil.copytree(models / "a", tmp_path / "source"))
+    (source / "tokenizer" / "notes.txt").write_text("no part of a tokenizer")
+    find_model(source)
+    (source / "tokenizer" / name).write_text('{"eos_token": "a"}')
+    with pytest.raises(ConfigError, match=rf"{name} was not kept with the checkpoint, and may change .*; remove it"):
+        find_model(source)
+    with pytest.raises(ConfigError, match="was not kept with the checkpoint"):
+        plan(tmp_path, write_corpus(tmp_path / "c", vocab=10), "--load", source)
+
+
+def test_a_run_keeps_the_files_of_the_tokenizer_that_it_began_with(models: Path, tmp_path: Path) -> None:
+    """Given in another form when it resumes, the copies would be a mixture of both."""
+    corpus = write_corpus(tmp_path / "c", vocab=10)
+    run = Path(shutil.copytree(models / "a", tmp_path / "run"))
+    layers = list(read_manifest(find_checkpoint(run)).layers)
+    reseal(find_checkpoint(run), optimizer="lion", trainable_layers=layers)
+    given = write_tokenizer(tmp_path / "given" / "tokenizer.json", "abcdefgh")
+    (given.parent / "tokenizer_config.json").write_text('{"eos_token": "a"}')
+    flags = ("--load", models / "a", "--tokenizer", given.parent)
+    kept = run / "tokenizer"
+    resumed = plan(tmp_path, corpus, *flags, save="run")
+    assert resumed.resume_from is not None
+    assert resumed.tokenizer is not None and Path(resumed.tokenizer).is_relative_to(kept)
+    assert plan(tmp_path, corpus, *flags).tokenizer == str(given.parent)
+    (kept / "tokenizer.json").unlink()
+    assert plan(tmp_path, corpus, *flags, save="run").tokenizer == str(given.parent), "a copy that is gone is replaced"
