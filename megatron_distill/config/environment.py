@@ -49,7 +49,10 @@ def meeting_point(variables: Mapping[str, str] | None = None) -> tuple[str, int]
             f"WORLD_SIZE is {given.get('WORLD_SIZE')}, but {missing} is not set; start ranks with torchrun, or unset "
             "WORLD_SIZE to use one process"
         )
-    return given["MASTER_ADDR"], _number(given, "MASTER_PORT", 0, Range(least=1, most=65535))
+    address = given["MASTER_ADDR"]
+    if not address.isascii() or not address.isprintable():
+        raise ConfigError(f"the environment has MASTER_ADDR={shown(address)}, which is not the name of a machine")
+    return address, _number(given, "MASTER_PORT", 0, Range(least=1, most=65535))
 
 
 def _rank_below(size: int) -> Range:

@@ -20,6 +20,7 @@ from megatron_distill.config.run import Layout
 
 from . import device
 from .bridge import Bridge, BridgeError, open_bridge
+from .lost import short
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,19 @@ def open_world(
         raise RuntimeError(f"rank {rank} of {size} belongs to none of the roles {[r.name for r in roles]}")
     device.prepare(place.local_rank)
     store = store or _store(rank, size, timeout)
-    dist.init_process_group(
-        device.backend(),
-        store=dist.PrefixStore(role.name, store),
-        rank=rank - first,
-        world_size=role.layout.world_size,
-        timeout=timeout,
-    )
+    try:
+        dist.init_process_group(
+            device.backend(),
+            store=dist.PrefixStore(role.name, store),
+            rank=rank - first,
+            world_size=role.layout.world_size,
+            timeout=timeout,
+        )
+    except RuntimeError as error:
+        raise BridgeError(
+            f"rank {rank} cannot open connections to other ranks ({short(error)}); is the network interface there that "
+            "GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME names?"
+        ) from error
     try:
         _open_groups(role.layout, timeout_minutes)
         bridge = None
@@ -156,6 +163,11 @@ def _store(rank: int, size: int, timeout: timedelta) -> dist.Store:
             f"not all of the {size} ranks of the job came within {minutes:g} minutes; see the others"
         ) from error
     except dist.DistNetworkError as error:
+        if hosts_it and "EADDRINUSE" in str(error):
+            raise BridgeError(
+                f"port {port} of {address} is in use by another program, perhaps a job that has not ended; set "
+                "MASTER_PORT to a free one on all ranks"
+            ) from error
         raise BridgeError(
             f"rank {rank} cannot reach MASTER_ADDR {address}, port {port}: is rank 0 running there, and the port open?"
         ) from error

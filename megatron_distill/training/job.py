@@ -7,6 +7,7 @@ from datetime import timedelta
 from megatron_distill.config.error import ConfigError
 from megatron_distill.parallel import device, worlds
 from megatron_distill.parallel.bridge import BridgeError
+from megatron_distill.parallel.lost import lost_peer
 from megatron_distill.parallel.meeting import Meeting, Refused
 from megatron_distill.parallel.worlds import FailedTogether, World, open_world
 
@@ -71,6 +72,20 @@ def tell_job(sentence: str) -> Failure:
 
 
 def _do(plan: RunPlan, world: World, terms: tuple[Weighted, ...]) -> None:
+    try:
+        _part(plan, world, terms)
+    except Exception as error:
+        said = lost_peer(error)
+        if not said:
+            raise
+        sentence = (
+            f"rank {world.job_rank} has lost another rank of the {world.role.name} ({said}); see the output of the "
+            "rank that ended first, and give the same command again"
+        )
+        raise Failure(BridgeError(sentence), 1) from error
+
+
+def _part(plan: RunPlan, world: World, terms: tuple[Weighted, ...]) -> None:
     try:
         if world.role.name == "teacher":
             serve(plan, world, terms)

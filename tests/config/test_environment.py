@@ -45,6 +45,7 @@ def test_what_cannot_be_a_place(variables: dict[str, str], says: str) -> None:
         ({}, "MASTER_ADDR is not set"),
         ({"MASTER_ADDR": ""}, "MASTER_ADDR is not set"),
         ({"MASTER_ADDR": "node0"}, "MASTER_PORT is not set"),
+        ({"MASTER_ADDR": "n\udcff", "MASTER_PORT": "1"}, "MASTER_ADDR='n.*', which is not the name of a machine"),
         ({"MASTER_ADDR": "node0", "MASTER_PORT": "http"}, "MASTER_PORT='http'"),
         ({"MASTER_ADDR": "node0", "MASTER_PORT": "70000"}, "MASTER_PORT=70000, which must be .* at most 65,535"),
     ],

@@ -365,6 +365,6 @@ def test_the_corpus_may_move_and_the_layout_may_change(ended: Path, corpus: Path
 def test_a_folder_that_cannot_be_written_to(ended: Path, corpus: Path) -> None:
     (ended / ".lock").unlink()
     (ended / ".lock").mkdir()
-    assert "cannot be written to: Is a directory" in refused(
+    assert ".lock is a folder, and a run keeps a file there" in refused(
         *flags(corpus, ended, "--train-iters", 8, "--override-lr-schedule")
     )

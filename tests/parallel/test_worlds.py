@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +16,7 @@ import torch.distributed as dist
 
 from megatron_distill.config.run import Layout
 from megatron_distill.parallel import worlds
+from megatron_distill.parallel.bridge import BridgeError
 from megatron_distill.parallel.worlds import Role, World, open_world
 from tests.support.ranks import ranks
 
@@ -155,3 +157,21 @@ def test_a_restarted_job_does_not_read_what_the_dead_one_wrote(monkeypatch: pyte
     store(0, TORCHELASTIC_USE_AGENT_STORE="True")
     assert [hosts for *_, hosts in asked] == [True, False, True, False, False]
     assert asked[0][:3] == ("node0", 1234, 2)
+
+
+def test_a_port_that_is_taken_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        environ(monkeypatch, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        with pytest.raises(BridgeError, match=f"port {port} of 127.0.0.1 is in use by another program"):
+            worlds._store(0, 2, timedelta(seconds=5))
+
+
+def test_a_network_interface_that_is_not_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ(monkeypatch, GLOO_SOCKET_IFNAME="nothing0")
+    said = r"rank 0 cannot open connections .*nothing0.*GLOO_SOCKET_IFNAME"
+    with pytest.raises(BridgeError, match=said), open_world((role("student"),)):
+        pass
+    assert not dist.is_initialized()
