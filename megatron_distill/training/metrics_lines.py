@@ -32,11 +32,11 @@ def cut_after(path: Path, iteration: int, validated_at: int | None) -> str:
         return f"{path} is a link to nothing; it is now {set_aside(path)}"
     if not path.exists():
         return ""
-    kept: list[str] = []
+    kept: list[bytes] = []
     damaged: list[int] = []
-    text = path.read_text(errors="replace")
-    lines = text.splitlines()
-    crashed = 0 if text.endswith("\n") else len(lines)
+    content = path.read_bytes()
+    lines = content.splitlines()
+    crashed = 0 if content.endswith(b"\n") else len(lines)
     for number, line in enumerate(lines, 1):
         try:
             row = parse_json(line, _Line, f"{path}, line {number}")
@@ -47,7 +47,7 @@ def cut_after(path: Path, iteration: int, validated_at: int | None) -> str:
         if row.iteration > iteration or (row.iteration == iteration and again):
             break
         kept.append(line)
-    write_whole(path, "".join(line + "\n" for line in kept))
+    write_whole(path, b"".join(line + b"\n" for line in kept))
     if damaged:
         return f"{path}: {len(damaged)} damaged lines are left out, the first is line {damaged[0]}"
     return f"{path} has no line of the {iteration} steps before" if iteration > 0 and not kept else ""

@@ -24,13 +24,15 @@ DAMAGED = [
     line(1e400),
     line(10**30),
     "\ufffd",
+    b'{"kind": "tr\xe4in", "iteration": 1}',
 ]
 
 
 @pytest.mark.parametrize("damage", DAMAGED, ids=range(len(DAMAGED)))
-def test_a_damaged_line_is_left_out_and_said(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_line_is_left_out_and_said(damage: str | bytes, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(text + "\n" for text in (line(1), damage, line(2), line(3))))
+    lines = (line(1), damage, line(2), line(3))
+    path.write_bytes(b"".join((text if isinstance(text, bytes) else text.encode()) + b"\n" for text in lines))
     said = cut_after(path, 2, None)
     assert said == f"{path}: 1 damaged lines are left out, the first is line 2"
     assert path.read_text().splitlines() == [line(1), line(2)]
