@@ -50,7 +50,8 @@ def run(plan: RunPlan, world: World, terms: tuple[Weighted, ...] = ()) -> TrainS
         held = manifest.layers
         state = resumed_state(manifest, plan.resume_from)
     listens = world.is_first and world.bridge is not None
-    with StopSignals(world.store if listens else None) as signals, open_teacher(plan, world, terms) as teacher:
+    store = world.store if listens else None
+    with StopSignals(store, lasting=True) as signals, open_teacher(plan, world, terms) as teacher:
         # A validation that is missing at a removal is of the model before it.
         before = held is not None and _validation_is_due(plan, state)
         student = build_student(

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -32,18 +33,19 @@ class StopSignals:
 
     Args:
         store: where other roles write; None if there are none, or if another rank of this role looks there.
+        lasting: signals that come after the block, when all is saved and the process only has to end, are ignored.
     """
 
-    def __init__(self, store: dist.Store | None = None) -> None:
-        self.store, self._noted = store, False
+    def __init__(self, store: dist.Store | None = None, *, lasting: bool = False) -> None:
+        self.store, self.lasting, self._noted = store, lasting, False
 
     def __enter__(self) -> StopSignals:
         self._before = {number: signal.signal(number, self._note) for number in ASKING}
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, *exc: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self.lasting and kind is None else handler)
 
     @property
     def received(self) -> bool:
@@ -63,15 +65,19 @@ class StopSignals:
 
 
 @contextmanager
-def passed_on(store: dist.Store | None) -> Iterator[None]:
-    """Write every signal to the store instead of ending: the student reads it there, saves, and ends the job."""
+def passed_on(store: dist.Store | None, *, lasting: bool = False) -> Iterator[None]:
+    """Write every signal to the store instead of ending: the student reads it there, saves, and ends the job.
+
+    If `lasting`, signals that come after the block are ignored, as by `StopSignals`.
+    """
     arrived, write = socket.socketpair()
     write.setblocking(False)
-    before = {number: signal.signal(number, _nothing) for number in ASKING}
+    before: dict[int, Any] = {number: signal.signal(number, _nothing) for number in ASKING}
     previous = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
     Thread(target=_pass_on, args=(arrived, store), daemon=True).start()
     try:
         yield
+        before = dict.fromkeys(before, signal.SIG_IGN) if lasting else before
     finally:
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():

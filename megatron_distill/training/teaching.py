@@ -87,7 +87,7 @@ def serve(plan: RunPlan, world: World, terms: tuple[Weighted, ...]) -> None:
     A signal that asks to stop is passed on to the student. It ends its step, for which it needs the teacher, saves and
     says that this was all.
     """
-    with passed_on(world.store):
+    with passed_on(world.store, lasting=True):
         _serve(plan, world, terms)
 
 
