@@ -26,6 +26,7 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch.distributed.checkpoint.api import CheckpointException  # a BaseException, of all things
 
+from megatron_distill.config.error import disk_hint
 from megatron_distill.models.build import Decoder
 from megatron_distill.optim.sharded_state import optimizer_steps
 from megatron_distill.parallel import device
@@ -229,5 +230,5 @@ def _failing_together(partial: Path) -> Iterator[None]:
         shutil.rmtree(partial, ignore_errors=True)
     name = partial.name.removeprefix(folder.PARTIAL)
     raise FailedTogether(
-        f"the checkpoint {name} could not be written ({failure}); is the disk full? earlier checkpoints are whole"
+        f"the checkpoint {name} could not be written ({failure}){disk_hint(failure) or ';'} earlier checkpoints are whole"
     )

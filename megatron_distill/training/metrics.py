@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from megatron_distill.config.error import ConfigError
+from megatron_distill.config.error import ConfigError, disk_hint
 from megatron_distill.config.flags import to_flags
 from megatron_distill.data.whole_file import write_whole
 from megatron_distill.parallel import device
@@ -102,7 +102,7 @@ class Metrics:
                 self.failure = error
         failure = first_failure("" if self.failure is None else str(self.failure))
         if failure:
-            raise FailedTogether(f"the metrics in {self.run} could not be written ({failure}); is the disk full?")
+            raise FailedTogether(f"the metrics in {self.run} could not be written ({failure}){disk_hint(failure)}")
 
     def start(self, student: Student, bridge_bytes: float = 0.0) -> None:
         """Where the run begins; `bridge_bytes` cross the bridge for a token."""
