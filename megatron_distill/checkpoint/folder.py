@@ -96,8 +96,9 @@ def begin(partial: Path, size: int) -> None:
     drop_partial(partial.parent)
     partial.mkdir(parents=True)
     free = shutil.disk_usage(partial).free
-    if free < size + _ROOM_FOR_THE_REST:
-        raise OSError(f"it needs {size / 2**20:.1f} MiB, {partial.parent} has {free / 2**20:.1f} MiB left")
+    needed = size + _ROOM_FOR_THE_REST
+    if free < needed:
+        raise OSError(f"it needs {needed / 2**20:.1f} MiB, {partial.parent} has {free / 2**20:.1f} MiB left")
 
 
 def finish(partial: Path, final: Path, manifest: Manifest, written: dict[str, Written]) -> None:

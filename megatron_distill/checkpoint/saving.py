@@ -228,7 +228,5 @@ def _failing_together(partial: Path) -> Iterator[None]:
         return
     if dist.get_rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
-    name = partial.name.removeprefix(folder.PARTIAL)
-    raise FailedTogether(
-        f"the checkpoint {name} could not be written ({failure}){disk_hint(failure) or ';'} earlier checkpoints are whole"
-    )
+    name, hint = partial.name.removeprefix(folder.PARTIAL), disk_hint(failure) or ";"
+    raise FailedTogether(f"the checkpoint {name} could not be written ({failure}){hint} earlier checkpoints are whole")
