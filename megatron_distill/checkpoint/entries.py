@@ -44,6 +44,8 @@ def _wrong(path: Path, *, folder: bool) -> str:
         mode = path.stat().st_mode
     except FileNotFoundError:
         return "is a link to nothing" if folder and path.is_symlink() else ""
+    except NotADirectoryError:  # the run's folder lies below a file, which is said where it is to be made
+        return ""
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     if folder and not stat.S_ISDIR(mode):
