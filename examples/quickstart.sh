@@ -50,18 +50,25 @@ HABITS=(--log-interval 20 --eval-interval 50 --eval-iters 8 --save-interval 250)
 BASE_ITERS=${BASE_ITERS:-500}
 HALF_ITERS=${HALF_ITERS:-250}
 
+# train FOLDER FLAGS...: a run to its end. One that was asked to stop has saved, and ends the script, which goes on there.
+train() {
+  python pretrain_distill.py "${@:2}" --save "$1"
+  [[ -e $1/result.json ]] || exit 130
+}
+trap 'exit 130' INT TERM
+
 echo "1/3 pretraining the base model"
-python pretrain_distill.py "${MODEL[@]}" --num-layers 8 "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
-  --train-iters "$BASE_ITERS" --lr 1e-3 --save "$OUT/base"
+train "$OUT/base" "${MODEL[@]}" --num-layers 8 "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
+  --train-iters "$BASE_ITERS" --lr 1e-3
 
 echo "2/3 compressing it: half of its layers leave, training goes on"
-python pretrain_distill.py "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
+train "$OUT/compressed" "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
   --load "$OUT/base" --pruning-layout max-gap --pruning-num-layers 4 \
-  --train-iters "$HALF_ITERS" --lr 5e-4 --seed 4321 --save "$OUT/compressed"
+  --train-iters "$HALF_ITERS" --lr 5e-4 --seed 4321
 
 echo "3/3 training a model of the same size from scratch on the same tokens"
-python pretrain_distill.py "${MODEL[@]}" --num-layers 4 "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
-  --train-iters "$HALF_ITERS" --lr 1e-3 --seed 4321 --save "$OUT/scratch"
+train "$OUT/scratch" "${MODEL[@]}" --num-layers 4 "${DATA[@]}" "${BATCH[@]}" "${HABITS[@]}" \
+  --train-iters "$HALF_ITERS" --lr 1e-3 --seed 4321
 
 python tools/report.py --base "$OUT/base" --compressed "$OUT/compressed" --scratch "$OUT/scratch" --output "$OUT"
 

@@ -27,7 +27,7 @@ from megatron_distill.evaluation.recorder import Recorder
 from megatron_distill.evaluation.request import Evaluation
 from megatron_distill.evaluation.results import Results, said, table
 from megatron_distill.evaluation.score_file import add_scores, check_out, known
-from megatron_distill.evaluation.suites import expand
+from megatron_distill.evaluation.suites import check_names, expand
 
 if TYPE_CHECKING:
     from megatron_distill.evaluation.subject import Subject
@@ -48,7 +48,10 @@ def evaluate(arguments: dict[str, Any]) -> int:
     names = expand([name for words in arguments.pop("tasks") for name in words.split(",") if name])
     if not names:
         raise ConfigError("--tasks names no task; docs/evaluation.md has those that there are")
+    check_names(names)
     asked = Evaluation(tasks=tuple(names), **arguments)
+    if asked.limit is not None and names == ["perplexity"]:
+        raise ConfigError("--limit counts the items of tasks, and perplexity has none; give --max-tokens")
     if out is not None:
         check_out(out)
     from megatron_distill.evaluation.subject import find_subject  # imports torch

@@ -75,7 +75,9 @@ def _write(folder: Path, manifest: Manifest, out: Path, name: str) -> None:
     config |= family.write_config(shape, layers) | ends | {PROVENANCE: provenance(manifest)}
     if generation is not None or not manifest.generation:  # else transformers makes it of config.json, as it did
         (out / NAME).write_text(json.dumps(ends if generation is None else generation, indent=1))
-    (out / "README.md").write_text(model_card(name, manifest, has_code=bool(family.code)))
+    has_tokenizer = (out / "tokenizer_config.json").is_file()
+    card = model_card(name, manifest, has_code=bool(family.code), has_tokenizer=has_tokenizer)
+    (out / "README.md").write_text(card)
     (out / "config.json").write_text(json.dumps(config, indent=1))
     flush(out)
 

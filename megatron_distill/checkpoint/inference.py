@@ -99,8 +99,9 @@ def inference_layout(stored: StoredModel, world_size: int, tensor: int, pipeline
     """
     shape = stored.shape
     if tensor < 1 or pipeline < 1 or world_size % (tensor * pipeline):
+        ranks = "1 rank is" if world_size == 1 else f"{world_size} ranks are"
         raise ConfigError(
-            f"{world_size} ranks are no multiple of --tensor-model-parallel-size {tensor} x "
+            f"{ranks} no multiple of --tensor-model-parallel-size {tensor} x "
             f"--pipeline-model-parallel-size {pipeline}; start another number of ranks or change these"
         )
     if shape.num_query_groups % tensor or shape.padded_vocab_size % tensor:

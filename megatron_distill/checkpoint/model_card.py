@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from megatron_distill.config.escape import for_markdown
+
 from .manifest import Manifest
 
 PROVENANCE = "megatron_distill"
@@ -26,7 +28,7 @@ def removed_layers(manifest: Manifest) -> list[int]:
     return sorted(set(range(manifest.shape.num_layers)) - set(manifest.layers))
 
 
-def model_card(name: str, manifest: Manifest, *, has_code: bool) -> str:
+def model_card(name: str, manifest: Manifest, *, has_code: bool, has_tokenizer: bool) -> str:
     """README.md of an export, with the run's figures as far as the checkpoint knows them."""
     shape, kept, gone = manifest.shape, manifest.layers, removed_layers(manifest)
     rows = [
@@ -43,6 +45,12 @@ def model_card(name: str, manifest: Manifest, *, has_code: bool) -> str:
     ]
     table = "\n".join(f"| {what} | {value} |" for what, value in rows)
     option = ", trust_remote_code=True" if has_code else ""
+    example = f"model = AutoModelForCausalLM.from_pretrained({name!r}{option})"
+    if has_tokenizer:
+        example += f"""
+tokenizer = AutoTokenizer.from_pretrained({name!r})
+tokens = model.generate(**tokenizer("The", return_tensors="pt"), max_new_tokens=20)
+print(tokenizer.decode(tokens[0]))"""
     warning = (
         "\nThe model is defined by the two Python files of this folder, which run when it is loaded: read them first.\n"
         if has_code
@@ -54,7 +62,7 @@ pipeline_tag: text-generation
 tags: [megatron_distill]
 ---
 
-# {name}
+# {for_markdown(name)}
 
 A {shape.family} language model{" with layers removed" if gone else ""}, written by megatron_distill.
 
@@ -63,9 +71,9 @@ A {shape.family} language model{" with layers removed" if gone else ""}, written
 {table}
 {warning}
 ```python
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM{", AutoTokenizer" if has_tokenizer else ""}
 
-model = AutoModelForCausalLM.from_pretrained("{name}"{option})
+{example}
 ```
 """
 

@@ -89,7 +89,7 @@ class _SafeTensors(TorchDistLoadShardedStrategy):
         planner = MCoreLoadPlanner(
             shapes_validation_sharded_tensors=same_shape, allow_shape_mismatch_sharded_tensors=other_shape
         )
-        checkpoint.load_state_dict(state, SafeReader(Path(checkpoint_dir)), planner=planner)
+        checkpoint.load(state, storage_reader=SafeReader(Path(checkpoint_dir)), planner=planner)
         state = {key: _unwrap_pyt_sharded_tensor(value) for key, value in state.items()}
         state = _replace_sharded_keys_with_state_dict_keys(state, mapping, renamed)
         _restore_dict_types(state, sharded_state_dict)

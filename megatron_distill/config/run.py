@@ -136,7 +136,7 @@ def layout(config: RunConfig, world_size: int, num_attention_heads: int, padded_
     teachers = config.teacher.num_ranks
     own = world_size - teachers
     if own < tp * pp or own % (tp * pp):
-        have = f"the world has {world_size} ranks"
+        have = f"the world has {world_size} {'rank' if world_size == 1 else 'ranks'}"
         if teachers:
             have += f", of which {teachers} are the teacher's; the other {own} are no positive multiple"
         else:

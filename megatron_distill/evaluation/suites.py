@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from megatron_distill.config.error import ConfigError
 
 from .minimal_pairs import BLIMP, SUPPLEMENT
 
@@ -58,6 +62,14 @@ def expand(names: list[str]) -> list[str]:
     for name in names:
         found += SUITES.get(name.replace("-", "_"), (name,))
     return list(dict.fromkeys(found))
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise ConfigError for a name that is nearly one of OTHER, before anything slow is asked for other names."""
+    for name in names:
+        near = difflib.get_close_matches(name, OTHER, 1, cutoff=0.8)
+        if near and name not in OTHER:
+            raise ConfigError(f"no task is called {name}; did you mean {near[0]}?")
 
 
 def figure_of(name: str) -> Figure:

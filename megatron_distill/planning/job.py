@@ -70,7 +70,7 @@ def make_job(config: PlanConfig) -> Job:
     name = config.student or config.teacher
     if name is None:
         raise ConfigError("--student is missing; give a model such as palm-300m-paper, or a run folder")
-    student = find_model("--student", name)
+    student = find_model("--student" if config.student else "--teacher", name)
     teacher = find_model("--teacher", config.teacher) if config.teacher and config.losses else None
     kept = config.layers or student.num_layers
     if kept > student.num_layers:

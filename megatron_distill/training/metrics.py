@@ -122,7 +122,7 @@ class Metrics:
             lay = teacher.layout
             where = "in the same processes"
             if teacher.separate:
-                where = f"on {lay.world_size} ranks more, TP {lay.tensor} PP {lay.pipeline} DP {lay.data}, "
+                where = f"on {lay.world_size} of the job's ranks, TP {lay.tensor} PP {lay.pipeline} DP {lay.data}, "
                 where += f"{bridge_bytes:,.0f} bytes a token"
             since = f" from step {plan.distils_from} on" if plan.distils_from else ""
             self.say(f"teacher {teacher.checkpoint}: {teacher.description}{since}, {where}")

@@ -385,6 +385,20 @@ def test_sigterm_reaches_all_of_them(stubs: Path, tmp_path: Path) -> None:
     assert [log.read_text().splitlines()[0] for log in sorted(logs.iterdir())] == ["saved", "saved"]
 
 
+@pytest.mark.parametrize("finished", [0, 1, 2, 3])
+def test_a_quickstart_that_is_stopped_goes_no_further(finished: int, stubs: Path, tmp_path: Path) -> None:
+    """A run that was asked to stop exits with 0 and has no result.json."""
+    ends = f'[ "$(ls {tmp_path}/*/result.json 2> /dev/null | wc -l)" = {finished} ] || touch "$save/result.json"'
+    finds = 'for word; do [ "$last" = --save ] && save=$word; last=$word; done'
+    runs = f'case "$1" in pretrain*) {finds}; mkdir -p "$save"; {ends};; esac'
+    (stubs / "python").write_text(f'#!/bin/sh\n{runs}\necho "$1"\n')
+    done = call("quickstart.sh", path=stubs, OUT=str(tmp_path))
+    started = [line for line in done.stdout.splitlines() if line.endswith(".py")]
+    assert started.count("pretrain_distill.py") == min(finished + 1, 3)
+    assert done.returncode == (0 if finished == 3 else 130)
+    assert ("tools/report.py" in started) == (finished == 3)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_to_the_script_alone_reaches_torchrun(number: signal.Signals, stubs: Path, tmp_path: Path) -> None:
     waits = 'trap "echo saved; exit 0" TERM; echo "waits up to ${TORCH_ELASTIC_SHUTDOWN_TIMEOUT} s"\n'

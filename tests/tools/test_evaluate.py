@@ -103,6 +103,9 @@ def test_models_that_are_none(base_run: Path, readable_model: Path, data: Path, 
     assert "records no tokenizer; give it with --tokenizer" in refusal("evaluate", base_run, *flags)
     assert "there is no checkpoint or run at" in refusal("evaluate", tmp_path / "none", *flags)
     said = refusal("evaluate", readable_model, *flags, "--tensor-model-parallel-size", 2)
-    assert "1 ranks are no multiple of --tensor-model-parallel-size 2" in said
+    assert "1 rank is no multiple of --tensor-model-parallel-size 2" in said
     assert "--tasks names no task" in refusal("evaluate", readable_model, "--tasks", ",")
+    assert "did you mean perplexity?" in refusal("evaluate", readable_model, "--tasks", "perplexty")
+    text = ("--tasks", "perplexity", "--text", data, "--limit", 5)
+    assert "give --max-tokens" in refusal("evaluate", readable_model, *text)
     assert "has no config.json" in refusal("evaluate", base_run, *flags, "--backend", "hf")

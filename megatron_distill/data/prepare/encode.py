@@ -117,7 +117,7 @@ def load_fast(tokenizer: Tokenizer) -> tuple[Fast | None, str]:
     """gigatoken's version of a tokenizer; or none, and why: it is not installed or does not know this kind."""
     gigatoken = find_gigatoken()
     if gigatoken is None:
-        return None, "gigatoken is not installed (pip install gigatoken)"
+        return None, "gigatoken is not installed (pip install 'megatron_distill[fast]')"
     loaded: Any
     try:
         if isinstance(tokenizer, HuggingFaceTokenizer):

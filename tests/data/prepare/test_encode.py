@@ -57,7 +57,7 @@ def test_without_the_fast_library_the_own_one_makes_the_ids(
 ) -> None:
     monkeypatch.setattr(encode, "find_gigatoken", lambda: None)
     encoder = Encoder(tokenizer)
-    assert encoder.begin() == "gigatoken is not installed (pip install gigatoken)"
+    assert encoder.begin() == "gigatoken is not installed (pip install 'megatron_distill[fast]')"
     texts = texts_of(text_file)
     assert [ids.tolist() for ids in encoder.encode(texts)] == tokenizer.encode_batch(texts)
     assert encoder.num_compared == 0
