@@ -49,7 +49,7 @@ def test_what_is_left_of_the_world_is_data_parallel(
         (("--tensor-model-parallel-size", 4), 4, "the padded vocabulary 50 must be a multiple of --tensor.* 4"),
         (("--tensor-model-parallel-size", 2), 5, "5 ranks.* 2 x --pipeline-model-parallel-size 1 = 2"),
         (("--pipeline-model-parallel-size", 4), 6, "6 ranks.* 1 x --pipeline-model-parallel-size 4 = 4"),
-        (("--pipeline-model-parallel-size", 2), 1, "1 ranks"),
+        (("--pipeline-model-parallel-size", 2), 1, "1 rank, which"),
         (("--global-batch-size", 6), 4, "--global-batch-size 6 .* --micro-batch-size 1 x data-parallel size 4 = 4"),
         (("--global-batch-size", 6, "--micro-batch-size", 4), 1, "--micro-batch-size 4 x .* 1 = 4"),
     ],
