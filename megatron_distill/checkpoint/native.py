@@ -59,7 +59,6 @@ def load_checkpoint(folder: Path, model: Decoder, optimizer: DistributedOptimize
     missing = [name for name in incompatible.missing_keys if not name.endswith("_extra_state")]
     assert not missing and not incompatible.unexpected_keys, incompatible
     if optimizer is not None:
-        # Absent on a pipeline stage whose layers are all frozen: megatron-core drops dictionaries that are empty.
         load_optimizer_state(optimizer, model.sharded_state_dict(), loaded.get("optimizer", {}))
         set_optimizer_steps(optimizer, steps)
     return manifest
@@ -71,8 +70,9 @@ def sharded_state(model: Decoder, optimizer: DistributedOptimizer | None, *, loa
     Collective over data-parallel ranks when saving.
     """
     state: dict[str, Any] = {"model": model.sharded_state_dict()}
-    if optimizer is not None:
-        state["optimizer"] = sharded_optimizer_state(optimizer, state["model"], loading=loading)
+    tensors = sharded_optimizer_state(optimizer, state["model"], loading=loading) if optimizer is not None else None
+    if tensors:  # a pipeline stage whose layers are all frozen has none, and megatron-core warns of empty dictionaries
+        state["optimizer"] = tensors
     return state
 
 
