@@ -31,7 +31,7 @@ IDS = ("config.json", "generation_config.json")
 """Files that have their ids."""
 
 TokenId = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
-"""In a file; a negative one stands for none."""
+"""In a file."""
 Token = str | dict[str, Any]
 """A token's text, or an object that has it as `content`."""
 
@@ -124,5 +124,6 @@ def files_beside(path: Path, *names: str) -> list[Path]:
 
 def _first(ids: int | list[int] | None) -> int | None:
     """A model may have several end tokens; the first one ends documents, the others turns of a chat."""
-    named = [token for token in (ids if isinstance(ids, list) else [ids]) if token is not None and token >= 0]
-    return named[0] if named else None
+    if isinstance(ids, list):
+        return ids[0] if ids else None
+    return ids

@@ -205,7 +205,7 @@ UNTAUGHT = [  # flags of a run with --load, ranks, what the sentence must hold
         2,
         ["--teacher-data-parallel-size needs", "separate"],
     ),
-    ([*SEPARATE, *VANILLA], 1, ["1 ranks", "1 are the teacher's", "start another number"]),
+    ([*SEPARATE, *VANILLA], 1, ["1 rank,", "1 are the teacher's", "start another number"]),
     (
         [*SEPARATE, *VANILLA, "--teacher-tensor-model-parallel-size", "2", "--pipeline-model-parallel-size", "2"],
         5,
