@@ -108,10 +108,11 @@ def jsd(beta: float = 0.9) -> Terms:
     _check("jsd", "beta", beta, 0 < beta < 1, "between 0 and 1, both excluded")
 
     def terms(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        p, q, log_x, x = _ratio(log_p, log_q)
+        p, q, x = _ratio(log_p, log_q)
         log_m_over_p = torch.add(x, 1 - x, alpha=beta).log_()
-        log_q_over_m = log_x - log_m_over_p
-        c = q.mul_(log_q_over_m).mul_(1 - beta)
+        y = x.reciprocal_()
+        log_m_over_q = torch.add(y, 1 - y, alpha=1 - beta).log_()
+        c = q.mul_(log_m_over_q).mul_(beta - 1)
         return c.sub(p.mul_(log_m_over_p), alpha=beta), c
 
     return terms
@@ -135,7 +136,7 @@ def skew_kl(alpha: float = 0.1) -> Terms:
     _check("skew-kl", "alpha", alpha, 0 < alpha < 1, "between 0 and 1, both excluded")
 
     def terms(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        p, q, _, x = _ratio(log_p, log_q)
+        p, q, x = _ratio(log_p, log_q)
         m_over_p = torch.add(x, 1 - x, alpha=alpha)
         d = p.mul_(m_over_p.log()).neg_()
         return d, m_over_p.reciprocal_().neg_().add_(1).mul_(q).mul_(1 - alpha)
@@ -149,11 +150,10 @@ def skew_reverse_kl(alpha: float = 0.1) -> Terms:
     _check("skew-reverse-kl", "alpha", alpha, 0 < alpha < 1, "between 0 and 1, both excluded")
 
     def terms(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        _, q, log_x, x = _ratio(log_p, log_q)
-        m_over_p = torch.add(x, 1 - x, alpha=1 - alpha)
-        d = log_x.sub_(m_over_p.log()).mul_(q)
-        q_over_m = x.div_(m_over_p)
-        return d, (1 - q_over_m).mul_(q).mul_(alpha).add_(d)
+        q, _, y = _ratio(log_q, log_p)
+        m_over_q = torch.add(y, 1 - y, alpha=alpha)
+        d = q.mul(m_over_q.log()).neg_()
+        return d, m_over_q.reciprocal_().neg_().add_(1).mul_(q).mul_(alpha).add_(d)
 
     return terms
 
@@ -180,10 +180,14 @@ def _zero_where_infinite(log_ratio: Tensor) -> Tensor:
     return log_ratio.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _ratio(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """p, q, log(q/p), q/p, the ratio bounded and 1 where both are 0."""
+def _ratio(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """p, q, q/p, the ratio bounded and 1 where both are 0.
+
+    A mixture m is to be seen from the distribution whose log(m/.) is wanted: log(q/p) - log(m/p) is log(q/m), too, but
+    where q is nearly all of m it is the small difference of two numbers of up to 80.
+    """
     log_x = (log_q - log_p).nan_to_num_(nan=0.0).clamp_(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO)
-    return log_p.exp(), log_q.exp(), log_x, log_x.exp()
+    return log_p.exp(), log_q.exp(), log_x.exp_()
 
 
 def log_softmax(logits: Tensor, group: dist.ProcessGroup | None) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 from tests.audit.cases import CASES
 from tests.support.runs import ROOT
 
-WITHOUT_TEST = {"interop-F3", "numerics-F6", "data-D13"}
+WITHOUT_TEST = {"interop-F3", "data-D13"}
 """Limits that the documentation states, and faults that still want a test."""
 
 

@@ -59,6 +59,22 @@ def test_value_and_gradient_equal_autograd_of_the_definition(name: str, paramete
     torch.testing.assert_close(found[1], gradient, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("weight", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(("name", "parameter"), [("skew-kl", "alpha"), ("skew-reverse-kl", "alpha"), ("jsd", "beta")])
+def test_fp32_is_accurate_where_one_is_nearly_all_of_the_mixture(
+    name: str, parameter: str, weight: float, swapped: bool
+) -> None:
+    """Half of the vocabulary is e^-80 times as likely in one model; the difference of two such logarithms is bad."""
+    x, y = logits(20, 200, 64, scale=1), logits(21, 200, 64, scale=1)
+    x[:, :32] += 10
+    y[:, :32] -= 70
+    teacher, student = (x, y) if swapped else (y, x)
+    found = value(name, teacher.float(), student.float(), **{parameter: weight})
+    exact = value(name, teacher.float().double(), student.float().double(), **{parameter: weight})
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_a_model_distilled_from_itself_has_exactly_no_loss_and_no_gradient(name: str, dtype: torch.dtype) -> None:
