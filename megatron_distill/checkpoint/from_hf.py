@@ -18,7 +18,7 @@ from .generation_defaults import GenerationDefaults
 from .hf_folder import HFWeights
 from .manifest import Manifest
 from .storage import write_tensors
-from .tokenizer_files import FILES, FOLDER, check_readable, checksums_of, fingerprint_if_read
+from .tokenizer_files import FILES, FOLDER, all_files, check_readable, checksums_of, fingerprint_if_read
 from .written_aside import written_aside
 
 _TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float32}
@@ -161,9 +161,9 @@ def check_public_tokenizer(folder: Path, source: Source) -> None:
 
 
 def _copy_tokenizer(folder: Path, out: Path) -> str | None:
-    files = [folder / name for name in FILES if (folder / name).is_file()]
-    if not files:
+    if not any((folder / name).is_file() for name in FILES):
         return None
+    files = [file for file in all_files(folder) if file.is_file()]
     out.mkdir(parents=True)
     for file in files:
         shutil.copyfile(file, out / file.name)
