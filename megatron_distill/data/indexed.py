@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from megatron_distill import _csrc
 from megatron_distill.config.error import ConfigError
+from megatron_distill.config.regular_file import check_regular
 
 from .index_file import DTYPES, HeldTables, token_dtype, write_index
 from .whole_file import open_partial, partial_path
@@ -30,6 +31,11 @@ class IndexedCorpus:
 
     def __init__(self, prefix: str | Path) -> None:
         self.prefix = str(prefix)
+        for path in (Path(f"{self.prefix}.{kind}") for kind in ("idx", "bin")):
+            try:
+                check_regular(path)
+            except OSError as error:
+                raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
         try:
             self.files = _csrc.IndexedCorpus(os.fsencode(self.prefix))  # a name may be bytes that are no UTF-8
         except FileNotFoundError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import struct
 from collections.abc import Callable, Iterator
@@ -195,3 +196,14 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, tokens: int) -> None:
     with full_disk(), pytest.raises(OSError), IndexedWriter(tmp_path / "text", np.dtype(np.uint16)) as writer:
         writer.add_document(np.arange(tokens))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["idx", "bin"])
+def test_a_pipe_is_no_corpus(kind: str, tmp_path: Path) -> None:
+    """To open one would wait for a writer for ever."""
+    prefix = write_corpus(tmp_path / "c")
+    path = Path(f"{prefix}.{kind}")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="it is a pipe or a device"):
+        IndexedCorpus(prefix)
