@@ -15,6 +15,7 @@ from isal import isal_zlib
 from megatron_distill.config.regular_file import check_regular
 
 _BLOCK = 1 << 20
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
 
 def checksum(path: Path) -> str:
@@ -35,6 +36,18 @@ def checksum(path: Path) -> str:
 def text_checksum(text: str) -> str:
     """The same of a text in UTF-8."""
     return f"{isal_zlib.crc32(text.encode()):08x}"
+
+
+def sample_checksum(path: Path) -> str:
+    """Size and CRC-32 of a file: of all of it, or of a sample spread over it if it is large."""
+    size = path.stat().st_size
+    whole = size <= _SAMPLES * _SAMPLE_BYTES
+    value = 0
+    with path.open("rb") as file:
+        for i in range(1 if whole else _SAMPLES):
+            file.seek(0 if whole else i * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+            value = isal_zlib.crc32(file.read(size if whole else _SAMPLE_BYTES), value)
+    return f"{size} bytes ({'checksum' if whole else 'sampled checksum'} {value:08x})"
 
 
 class ChecksummedFile:

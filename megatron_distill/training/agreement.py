@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_distill.checkpoint import manifest
+from megatron_distill.checkpoint.checksum import sample_checksum
 from megatron_distill.checkpoint.tokenizer_files import all_files
 from megatron_distill.config.error import ConfigError
 from megatron_distill.models.attention import choose_backend
@@ -28,7 +29,6 @@ from .provenance import source_checksum, versions
 _PLACES = {"--save", "--load", "--teacher-load", "--data-path", "--valid-data-path", "--tokenizer"}
 """Flags that may name another path on each node, as long as the same content is there."""
 _TOKEN = ".seen_by_all_ranks_"
-_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 _VISIBLE_SECONDS = 5.0
 """How long a shared file system may take to show a new file to other nodes."""
 
@@ -89,18 +89,6 @@ def flags(config: Any, prefix: str = "") -> dict[str, str]:
             words = "_".join(filter(None, (prefix, field.name))).replace("_", "-")
             found[f"--{words}"] = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return found
-
-
-def sample_checksum(path: Path) -> str:
-    """Size and CRC-32 of a file: of all of it, or of a sample spread over it if it is large."""
-    size = path.stat().st_size
-    whole = size <= _SAMPLES * _SAMPLE_BYTES
-    value = 0
-    with path.open("rb") as file:
-        for i in range(1 if whole else _SAMPLES):
-            file.seek(0 if whole else i * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
-            value = zlib.crc32(file.read(size if whole else _SAMPLE_BYTES), value)
-    return f"{size} bytes ({'checksum' if whole else 'sampled checksum'} {value:08x})"
 
 
 def _content(prefix: str) -> str:

@@ -122,6 +122,12 @@ def _check_data(plan: RunPlan) -> None:
 def _check_resumed(plan: RunPlan, own: Manifest, run: Path) -> None:
     for name, ours in plan.sample_order.items():
         theirs = own.sample_order.get(name, ours)
+        if theirs != ours and name == "data-content":
+            given = " ".join(plan.config.data.data_path or ())
+            raise ConfigError(
+                f"{run} was trained on other text than that of --data-path {given}, although it has the same size; "
+                f"give the same, or start another --save folder with --load {run}"
+            )
         if theirs != ours:
             raise ConfigError(
                 f"{run} was trained with --{name} {theirs}, not {ours}, which changes what comes when; give the same, "

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from megatron_distill.checkpoint.checksum import sample_checksum
 from megatron_distill.checkpoint.entries import check_entries
 from megatron_distill.checkpoint.manifest import (
     Manifest,
@@ -377,5 +378,6 @@ def _sample_order(config: RunConfig, total_iters: int) -> dict[str, Any]:
         "data-order": data.data_order,
         "random-offset": data.random_offset,
         "data-path": f"with {', '.join(corpora)}",
+        "data-content": [sample_checksum(Path(f"{c.prefix}.{kind}")) for c in blend.corpora for kind in ("bin", "idx")],
     }
     return order | {"train-iters": total_iters} if data.data_order == "megatron" else order

@@ -128,3 +128,6 @@ def test_a_checkpoint_knows_what_its_position_means(prefixes: list[Path]) -> Non
     assert (order()["data-order"], order("--random-offset")["random-offset"]) == ("stream", True)
     assert "train-iters" not in order()  # a longer run begins as a shorter one
     assert order("--data-order", "megatron")["train-iters"] == 10
+    before = order()["data-content"]
+    write_corpus(prefixes[0], documents=9, seed=77)
+    assert order()["data-path"] == f"with {text}" and order()["data-content"] != before

@@ -194,3 +194,20 @@ def test_a_run_keeps_the_files_of_the_tokenizer_that_it_began_with(models: Path,
     assert plan(tmp_path, corpus, *flags).tokenizer == str(given.parent)
     (kept / "tokenizer.json").unlink()
     assert plan(tmp_path, corpus, *flags, save="run").tokenizer == str(given.parent), "a copy that is gone is replaced"
+
+
+def test_other_text_of_the_same_size_is_refused(models: Path, tmp_path: Path) -> None:
+    """Its tokens and documents are as many, so that only the bytes tell."""
+    corpus, flags = write_corpus(tmp_path / "c", vocab=10), ("--load", models / "plain")
+    first = plan(tmp_path, corpus, *flags)
+    run = Path(shutil.copytree(models / "plain", tmp_path / "run"))
+    stored = {"optimizer": "lion", "trainable_layers": list(first.initial_layers)}
+    reseal(find_checkpoint(run), **stored, sample_order=first.sample_order)
+    moved = write_corpus(tmp_path / "moved", vocab=10)
+    assert plan(tmp_path, moved, *flags, save="run").resume_from is not None
+    other = write_corpus(tmp_path / "other", vocab=10, seed=1)
+    with pytest.raises(ConfigError, match="was trained on other text than that of --data-path .*other, although"):
+        plan(tmp_path, other, *flags, save="run")
+    older = {name: value for name, value in first.sample_order.items() if name != "data-content"}
+    reseal(find_checkpoint(run), **stored, sample_order=older)
+    assert plan(tmp_path, other, *flags, save="run").resume_from is not None, "an older run does not say"
