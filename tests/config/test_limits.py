@@ -79,6 +79,12 @@ def test_what_a_path_may_be(text: str) -> None:
 
 def test_arguments_that_are_declared_one_by_one() -> None:
     assert whole_number(least=1)("7") == 7 and number(above=0, most=1)("1") == 1.0 and word("a b") == "a b"
-    for read, text in ((whole_number(least=1), "0"), (number(above=0), "0"), (word, "")):
+    for read, text in (
+        (whole_number(least=1), "0"),
+        (number(above=0), "0"),
+        (number(), "nan"),
+        (number(), "-inf"),
+        (word, ""),
+    ):
         with pytest.raises(argparse.ArgumentTypeError):
             read(text)

@@ -123,6 +123,12 @@ def test_a_blend_reads_what_its_sources_read(corpora: list[IndexedCorpus], posit
     assert shares == pytest.approx([0.2, 0.5, 0.3], abs=0.002)
 
 
+def test_a_small_share_of_a_blend_is_exact(corpora: list[IndexedCorpus]) -> None:
+    blend = training(flags(corpora, "0.001", "0.9", "0.099"))
+    assert isinstance(blend, WeightedBlend)
+    assert np.bincount(blend.picks(range(10_000))[:, 0]) == pytest.approx([10, 9000, 990], abs=1)
+
+
 def test_one_corpus_is_the_same_with_and_without_a_weight(corpora: list[IndexedCorpus]) -> None:
     with_weight, without = training(flags(corpora[:1], "3")), training(flags(corpora[:1]))
     assert BatchLoader(with_weight).batch(range(50)).tokens.equal(BatchLoader(without).batch(range(50)).tokens)

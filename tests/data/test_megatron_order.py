@@ -21,7 +21,7 @@ from megatron_distill.data.blend import open_blend
 from megatron_distill.data.documents import DocumentRules
 from megatron_distill.data.indexed import IndexedCorpus, IndexedWriter
 from megatron_distill.data.loader import BatchLoader
-from megatron_distill.data.samples import document_samples, training_samples
+from megatron_distill.data.samples import document_samples, part_spans, training_samples
 from megatron_distill.data.split import split_ranges
 from tests.data.test_indexed import write_theirs
 
@@ -100,6 +100,16 @@ def test_every_part_seed_and_length(corpora: dict[str, Path], seed: int, length:
     for part, size, dataset in zip(split_ranges(corpus.num_sequences, split), sizes, datasets, strict=True):
         samples = document_samples(corpus, part, seq_length=length, vocab_size=VOCAB, num_samples=size or 0, seed=seed)
         assert_same(samples, dataset)
+
+
+def test_training_and_validation_part_where_megatron_core_parts_them(corpora: dict[str, Path]) -> None:
+    """Its borders are between sequences, and a document may have several."""
+    corpus, data = IndexedCorpus(corpora["sequences"]), DataConfig(data_order="megatron", split="50,30,20")
+    train, valid, _ = part_spans(data, corpus)
+    numbers = split_ranges(corpus.num_sequences, data.split)
+    assert train[1] == corpus.tokens_of_sequences(0, numbers[0][1])
+    assert valid == (train[1], corpus.tokens_of_sequences(numbers[1][0], sum(numbers[1])))
+    assert part_spans(DataConfig(split="50,30,20"), corpus)[0] != train
 
 
 @pytest.mark.parametrize(("reset", "mask"), [(True, False), (False, True), (True, True)])

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,3 +120,12 @@ def check_bf16(rank: int, tmp_path: Path, tokenizer: Path) -> None:
 
 def test_half_precision_makes_no_ties(tmp_path: Path, bpe_file: Path) -> None:
     check_bf16(tmp_path=tmp_path, tokenizer=bpe_file)
+
+
+@pytest.mark.parametrize(("bos", "prefix"), [(0, 0), (1, 1), (None, 2)])
+def test_an_empty_context_is_the_token_that_begins_a_text(bos: int | None, prefix: int) -> None:
+    from megatron_distill.evaluation.harness import HarnessModel
+
+    tokenizer = SimpleNamespace(bos_token_id=bos, eos_token_id=2)
+    model = HarnessModel(None, tokenizer, max_length=8, batch_tokens=8)  # type: ignore[arg-type]
+    assert (model.prefix_token_id, model.eot_token_id) == (prefix, 2)

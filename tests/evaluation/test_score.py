@@ -30,7 +30,7 @@ def requests() -> list[tuple[Tokens, Tokens]]:
         context = text(length)
         found += [(context, text(count)) for count in (1, 1, 4, 9)]
     found += [(text(1), text(count)) for count in (1, 5, 20)]
-    found += [(text(60), text(5)), (text(10), text(48)), found[3]]
+    found += [(text(60), text(5)), (text(10), text(48)), (text(2), text(60)), found[3]]
     generator.shuffle(found)
     return found
 
@@ -41,7 +41,7 @@ def directly(model: torch.nn.Module, context: Tokens, continuation: Tokens) -> S
     tokens = torch.tensor([whole[:-1]])
     positions = torch.arange(tokens.shape[1])[None]
     logits = model(tokens, positions, None)[0].log_softmax(-1)[-len(continuation) :]
-    wanted = torch.tensor(continuation)
+    wanted = torch.tensor(whole[1:][-len(continuation) :])
     found = logits.gather(-1, wanted[:, None]).sum().item()
     return found, bool((logits.argmax(-1) == wanted).all())
 

@@ -59,6 +59,7 @@ def test_a_repeated_ngram_is_forbidden() -> None:
     tokens = torch.tensor([[1, 2, 3, 1, 2, 0], [1, 2, 0, 0, 0, 0]])
     found = forbid_repeats(torch.zeros(2, 5), tokens, [5, 2], 3)
     assert found.tolist() == [[0, 0, 0, -math.inf, 0], [0] * 5]
+    assert forbid_repeats(torch.zeros(1, 3), torch.tensor([[2, 2]]), [2], 2).tolist() == [[0, 0, -math.inf]]
     assert forbid_repeats(torch.zeros(2, 5), tokens, [5, 2], 1).isinf().sum(1).tolist() == [3, 2]
 
 

@@ -113,6 +113,8 @@ def test_the_first_stage_keeps_as_many_micro_batches_as_there_are_stages() -> No
     staged = student_memory(job(method="none"), Layout(tensor=1, pipeline=4, data=1, num_microbatches=8), 1, **HERE)
     few = student_memory(job(method="none"), Layout(tensor=1, pipeline=2, data=1, num_microbatches=1), 1, **HERE)
     assert staged.activations == alone.activations == 2 * few.activations
+    two = student_memory(job(), Layout(tensor=1, pipeline=4, data=1, num_microbatches=2), 1, colocated=True)
+    assert two.loss == 0 and two.activations == alone.activations / 2, "of the first stage"
 
 
 def test_what_crosses_the_bridge_is_kept_for_four_micro_batches_or_one() -> None:

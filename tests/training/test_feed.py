@@ -109,6 +109,20 @@ def test_packed_tokens_give_the_batches_of_the_cpu(
     assert all(same(a, b) for a, b in zip(got, wanted, strict=True))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_the_flags_say_of_the_ends_of_documents_is_done(
+    packed: bool, prefixes: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_expand, "available", lambda: packed)
+    monkeypatch.setattr(device_expand, "expand", expand_by_slicing)
+    reading = feed(prefixes, "--reset-position-ids", "--eod-mask-loss", "--eod-token", EOD)
+    for batch in (next(reading.training_batches(0)), next(reading.validation_batches()[0])):
+        ends = batch.tokens == EOD
+        assert ends.any() and batch.loss_mask.equal((~ends).float())
+        assert not batch.position_ids[:, 1:][ends[:, :-1]].any()
+        assert batch.position_ids[:, 1:][~ends[:, :-1]].equal(batch.position_ids[:, :-1][~ends[:, :-1]] + 1)
+
+
 def test_a_token_the_plan_did_not_see_ends_the_run_with_the_name_of_its_corpus(prefixes: list[Path]) -> None:
     reading = feed(prefixes)
     write_corpus(prefixes[1], documents=9, vocab=600)  # as if it were too large to be scanned beforehand

@@ -175,7 +175,7 @@ def test_a_file_that_was_put_beside_the_tokenizer_is_found(name: str, models: Pa
     (source / "tokenizer" / "notes.txt").write_text("no part of a tokenizer")
     find_model(source)
     (source / "tokenizer" / name).write_text('{"eos_token": "a"}')
-    with pytest.raises(ConfigError, match=rf"{name} (was not kept|is damaged: it is not what was kept) with the checkp"):
+    with pytest.raises(ConfigError, match=rf"{name} (was not kept|.* is not what was kept) with the checkpoint"):
         find_model(source)
     with pytest.raises(ConfigError, match="kept with the checkpoint"):
         plan(tmp_path, write_corpus(tmp_path / "c", vocab=10), "--load", source)

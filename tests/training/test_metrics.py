@@ -226,11 +226,17 @@ def test_utilisation_is_the_same_in_every_place(
         for number in range(6):
             state.iteration, state.seconds = number + 1, state.seconds + 0.5 + number
             state.flops += resolved.step_flops(number)
-            metrics.step(state, StepResult(1.0, 128, 1.0, skipped=False, stop=False), lr=1e-3)
+            metrics.step(state, StepResult(1.0, 128, 1.0, skipped=False, stop=False, waited_seconds=0.25), lr=1e-3)
         metrics.result(state)
     seconds = [2.0, 6.0, 10.0]
     live = sum(row["mfu"] * s for row, s in zip(rows(tmp_path), seconds, strict=True)) / sum(seconds)
     found = json.loads((tmp_path / "result.json").read_text())["mfu"]
+    if placement != "none":
+        waits = [
+            (row["teacher_wait_ms"], row["teacher_wait_share"] * s)
+            for row, s in zip(rows(tmp_path), seconds, strict=True)
+        ]
+        assert waits == [pytest.approx((250.0, 0.5))] * 3
     assert live == pytest.approx(found) == state.flops / state.seconds / ranks / 1e11
 
 

@@ -237,6 +237,11 @@ def test_flops_of_a_run_are_those_of_its_steps(gap: list[str], taught: list[str]
     found = plan(tmp_path, *flags, *pruning, *taught)
     assert [step for phase in found.phases for step in phase] == list(range(40))
     assert found.training_flops()[0] == pytest.approx(sum(map(found.step_flops, range(40))), rel=1e-12)
+    student, teacher = found.flops_per_token(39)
+    assert found.step_flops(39) == 128 * (student + teacher) and (teacher > 0) == bool(taught)
+    removals = [at for at, _ in found.removal.removal_iterations()] if found.removal else []
+    measured = [step for step in range(40) if found.measures_at(step)]
+    assert measured == (sorted({found.distils_from, *removals}) if taught else [])
     for phase in found.phases:
         assert len({found.flops_per_token(step) for step in phase}) == 1
 
