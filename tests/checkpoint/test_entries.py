@@ -58,15 +58,14 @@ def as_nobody() -> None:
 
 
 def test_a_first_save_that_is_not_allowed_is_said_before_the_first_step(corpus: Path, tmp_path: Path) -> None:
-    if os.getuid():
-        pytest.skip("only root can give files away")
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     for folder in (corpus.parent, tmp_path, *tmp_path.parents[:3]):  # one more of each worker
         folder.chmod(0o755)
     run.chmod(0o777)
+    (run / "checkpoints").chmod(0o555)
     flags = (*MODEL, *SMALL, "--num-layers", 2, "--data-path", corpus, "--train-iters", 2, "--save", run)
-    done = Program("pretrain_distill.py", *flags, before=as_nobody).finish()
+    done = Program("pretrain_distill.py", *flags, before=None if os.getuid() else as_nobody).finish()
     assert done.returncode == 2, done.stderr
     assert "checkpoints cannot be read and written by this user" in done.stderr and done.stderr.count("\n") == 1
     assert not (run / "metrics.jsonl").exists()
